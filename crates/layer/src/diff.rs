@@ -1,0 +1,239 @@
+//! From a tree to a layer: what a step changed, compared with the trees below.
+//!
+//! Something that was rewritten with the same content and attributes makes no entry, and times alone are no change:
+//! a layer says what is different, not what was touched. Deletions become whiteouts by name; opaque marks are never
+//! written, since a directory that was emptied and filled again then costs only what is new in it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs;
+use std::io::{self, Read};
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use crate::entry::{Entry, ImagePath, Kind, Metadata, whiteout_of};
+use crate::record::{self, Attributes, DeviceKind, Owners, Sidecar, TreeDir};
+use crate::view::{View, is_opaque, is_whiteout};
+use crate::write::EntryWriter;
+
+/// An entry of the new layer, and where its content is.
+#[derive(Clone, Debug)]
+pub struct Change {
+    /// What the layer says.
+    pub entry: Entry,
+    /// The file on this machine that holds the content, for a regular file that is not empty.
+    pub content: Option<PathBuf>,
+}
+
+/// How changes are turned into entries.
+pub struct Rules<'a> {
+    /// Times later than this many seconds after 1970 become this.
+    pub latest: i64,
+    /// Whether a path belongs into the layer at all; what lies below a refused directory is still asked for.
+    pub keep: &'a dyn Fn(&ImagePath, &fs::Metadata) -> bool,
+}
+
+/// What `upper` changes in the trees `below`, sorted by path, parents first. `upper` is in overlayfs' form.
+pub fn changes(upper: &TreeDir, below: &[TreeDir], owners: Owners, rules: &Rules<'_>) -> io::Result<Vec<Change>> {
+    let mut differ = Differ {
+        upper: Side { owners, sidecar: Sidecar::load(upper)? },
+        below: below.iter().map(|tree| Ok(Side { owners, sidecar: Sidecar::load(tree)? })).collect::<io::Result<_>>()?,
+        view: View::new(below),
+        rules,
+        inodes: HashMap::new(),
+        changes: BTreeMap::new(),
+    };
+    differ.directory(&upper.root(), &ImagePath::root())?;
+    Ok(differ.changes.into_values().collect())
+}
+
+/// Writes changes as entries.
+pub fn write<W: io::Write>(changes: &[Change], writer: &mut EntryWriter<W>) -> io::Result<()> {
+    for change in changes {
+        match &change.content {
+            Some(path) => writer.write(&change.entry, &mut fs::File::open(path)?)?,
+            None => writer.write_empty(&change.entry)?,
+        }
+    }
+    Ok(())
+}
+
+/// How one tree stores attributes.
+struct Side {
+    owners: Owners,
+    sidecar: Sidecar,
+}
+
+impl Side {
+    fn attributes(&self, path: &Path) -> io::Result<Attributes> {
+        record::attributes(self.owners, path, &self.sidecar)
+    }
+}
+
+struct Differ<'a> {
+    upper: Side,
+    below: Vec<Side>,
+    view: View<'a>,
+    rules: &'a Rules<'a>,
+    /// The first path of each file with several names.
+    inodes: HashMap<(u64, u64), ImagePath>,
+    changes: BTreeMap<ImagePath, Change>,
+}
+
+impl Differ<'_> {
+    fn directory(&mut self, at: &Path, path: &ImagePath) -> io::Result<()> {
+        let mut items: Vec<fs::DirEntry> = fs::read_dir(at)?.collect::<io::Result<_>>()?;
+        items.sort_by_key(fs::DirEntry::file_name);
+        if is_opaque(at)? {
+            self.hidden_children(path, &items)?;
+        }
+        for item in items {
+            let path = path.join(&item.file_name().into_vec());
+            self.item(&item.path(), &path, &item.metadata()?)?;
+        }
+        Ok(())
+    }
+
+    /// Whiteouts for what an opaque directory hides and does not replace.
+    fn hidden_children(&mut self, path: &ImagePath, items: &[fs::DirEntry]) -> io::Result<()> {
+        for name in self.view.list(path)? {
+            if !items.iter().any(|item| item.file_name().into_vec() == name) {
+                self.whiteout(&path.join(&name))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn item(&mut self, at: &Path, path: &ImagePath, metadata: &fs::Metadata) -> io::Result<()> {
+        if is_whiteout(metadata) {
+            return self.whiteout(path);
+        }
+        if metadata.file_type().is_socket() {
+            return Ok(());
+        }
+        let attributes = self.upper.attributes(at)?;
+        if (self.rules.keep)(path, metadata) && !self.is_unchanged(at, path, metadata, &attributes)? {
+            self.add(at, path, metadata, attributes)?;
+        }
+        if metadata.is_dir() {
+            self.directory(at, path)?;
+        }
+        Ok(())
+    }
+
+    fn whiteout(&mut self, path: &ImagePath) -> io::Result<()> {
+        let Some(found) = self.view.lookup(path)? else { return Ok(()) };
+        if !(self.rules.keep)(path, &found.metadata) {
+            return Ok(());
+        }
+        let entry = Entry {
+            path: whiteout_of(path),
+            kind: Kind::File { size: 0 },
+            metadata: Metadata { mtime: self.rules.latest, ..Metadata::default() },
+        };
+        self.changes.insert(entry.path.clone(), Change { entry, content: None });
+        Ok(())
+    }
+
+    fn add(&mut self, at: &Path, path: &ImagePath, metadata: &fs::Metadata, attributes: Attributes) -> io::Result<()> {
+        let mut content = None;
+        let kind = match self.earlier_name(path, metadata) {
+            Some(target) => Kind::HardLink { target },
+            None => kind_of(at, metadata, &attributes)?,
+        };
+        if kind.size() > 0 {
+            content = Some(at.to_path_buf());
+        }
+        let metadata = Metadata {
+            mode: attributes.mode,
+            uid: attributes.uid,
+            gid: attributes.gid,
+            mtime: metadata.mtime().min(self.rules.latest),
+            xattrs: attributes.xattrs,
+        };
+        let entry = Entry { path: path.clone(), kind, metadata };
+        self.changes.insert(path.clone(), Change { entry, content });
+        Ok(())
+    }
+
+    /// An earlier entry of this layer that is the same file.
+    fn earlier_name(&mut self, path: &ImagePath, metadata: &fs::Metadata) -> Option<ImagePath> {
+        if metadata.is_dir() || metadata.nlink() < 2 {
+            return None;
+        }
+        match self.inodes.entry((metadata.dev(), metadata.ino())) {
+            std::collections::hash_map::Entry::Occupied(first) => Some(first.get().clone()),
+            std::collections::hash_map::Entry::Vacant(vacant) => {
+                vacant.insert(path.clone());
+                None
+            }
+        }
+    }
+
+    fn is_unchanged(
+        &self,
+        at: &Path,
+        path: &ImagePath,
+        metadata: &fs::Metadata,
+        attributes: &Attributes,
+    ) -> io::Result<bool> {
+        let Some(found) = self.view.lookup(path)? else { return Ok(false) };
+        if found.metadata.file_type() != metadata.file_type()
+            || self.below[found.tree].attributes(&found.path)? != *attributes
+        {
+            return Ok(false);
+        }
+        if metadata.is_symlink() {
+            return Ok(fs::read_link(at)? == fs::read_link(&found.path)?);
+        }
+        if metadata.is_file() {
+            return Ok(found.metadata.len() == metadata.len() && same_content(at, &found.path)?);
+        }
+        Ok(true)
+    }
+}
+
+fn kind_of(at: &Path, metadata: &fs::Metadata, attributes: &Attributes) -> io::Result<Kind> {
+    if let Some(device) = attributes.device {
+        let (major, minor) = (device.major, device.minor);
+        return Ok(match device.kind {
+            DeviceKind::Char => Kind::CharDevice { major, minor },
+            DeviceKind::Block => Kind::BlockDevice { major, minor },
+        });
+    }
+    let file_type = metadata.file_type();
+    Ok(if file_type.is_dir() {
+        Kind::Directory
+    } else if file_type.is_symlink() {
+        Kind::Symlink { target: fs::read_link(at)?.into_os_string().into_vec() }
+    } else if file_type.is_fifo() {
+        Kind::Fifo
+    } else {
+        Kind::File { size: metadata.len() }
+    })
+}
+
+fn same_content(left: &Path, right: &Path) -> io::Result<bool> {
+    let (mut left, mut right) = (fs::File::open(left)?, fs::File::open(right)?);
+    let (mut left_block, mut right_block) = (vec![0; 1 << 16], vec![0; 1 << 16]);
+    loop {
+        let length = read_full(&mut left, &mut left_block)?;
+        if length != read_full(&mut right, &mut right_block)? || left_block[..length] != right_block[..length] {
+            return Ok(false);
+        }
+        if length == 0 {
+            return Ok(true);
+        }
+    }
+}
+
+fn read_full(file: &mut fs::File, block: &mut [u8]) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < block.len() {
+        match file.read(&mut block[filled..])? {
+            0 => break,
+            length => filled += length,
+        }
+    }
+    Ok(filled)
+}

@@ -1,0 +1,203 @@
+//! From a layer to a tree on disk: every entry ends up inside the tree, with the owner it should have.
+//!
+//! A tree is one layer, not the sum of layers, so that trees can be stacked. Directories that a layer uses without
+//! naming them are made with the attributes they have in the trees below, because in a stack the topmost directory's
+//! attributes are the ones seen.
+
+use std::collections::{BTreeMap, HashSet};
+use std::fs::{self, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::{OpenOptionsExt, symlink};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, CWD, FileType, Mode, Timespec, Timestamps, UTIME_OMIT};
+
+use crate::entry::{Entry, ImagePath, Kind, Mark, Metadata, mark};
+use crate::record::{self, Attributes, Owners, Sidecar, TreeDir};
+use crate::view::{OPAQUE_XATTR, View};
+
+/// Fills one tree with the entries of a layer.
+pub struct Unpacker<'a> {
+    root: PathBuf,
+    tree: &'a TreeDir,
+    below: &'a [TreeDir],
+    owners: Owners,
+    sidecar: Sidecar,
+    /// Directories of this tree that are known to be real directories.
+    directories: HashSet<ImagePath>,
+    /// Times are set at the end, when nothing is created in the directories any more.
+    times: BTreeMap<ImagePath, i64>,
+}
+
+impl<'a> Unpacker<'a> {
+    /// Unpacks into `tree`, which is empty or holds earlier entries of the same layer, over the trees `below`.
+    pub fn new(tree: &'a TreeDir, below: &'a [TreeDir], owners: Owners) -> io::Result<Self> {
+        let root = tree.root();
+    
+        let sidecar = Sidecar::load(tree)?;
+        Ok(Self { root, tree, below, owners, sidecar, directories: HashSet::new(), times: BTreeMap::new() })
+    }
+
+    /// Applies one entry. Symbolic links in the directories above it are followed within the stack, as a container
+    /// engine does; a later entry replaces an earlier one of the same name.
+    pub fn apply(&mut self, entry: &Entry, content: &mut dyn Read) -> io::Result<()> {
+        match mark(&entry.path) {
+            Mark::Whiteout(hidden) => return self.whiteout(&hidden),
+            Mark::Opaque(directory) => return self.opaque(&directory),
+            Mark::None => {}
+        }
+        let path = self.place(&entry.path)?;
+        let at = self.on_disk(&path);
+        if entry.kind == Kind::Directory {
+            return self.directory(path, &at, &entry.metadata);
+        }
+        self.remove(&path, &at)?;
+        match &entry.kind {
+            Kind::HardLink { target } => {
+                let target = self.place(target)?;
+                return fs::hard_link(self.on_disk(&target), &at).map_err(|error| named(&entry.path, error));
+            }
+            Kind::File { .. } => write_file(&at, content)?,
+            Kind::Symlink { target } => symlink(as_path(target), &at)?,
+            Kind::Fifo => rustix::fs::mknodat(CWD, &at, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0)?,
+            Kind::CharDevice { .. } | Kind::BlockDevice { .. } => {}
+            Kind::Directory => unreachable!("directories returned above"),
+        }
+        let attributes = Attributes::of_entry(entry);
+        record::set_attributes(self.owners, &at, &attributes, &mut self.sidecar)
+            .map_err(|error| named(&entry.path, error))?;
+        set_time(&at, entry.metadata.mtime)
+    }
+
+    /// Sets the times of directories and stores the record of owners.
+    pub fn finish(self) -> io::Result<()> {
+        for (path, time) in self.times.iter().rev() {
+            set_time(&self.on_disk(path), *time)?;
+        }
+        self.sidecar.save(self.tree)
+    }
+
+    fn on_disk(&self, path: &ImagePath) -> PathBuf {
+        if path.is_root() { self.root.clone() } else { self.root.join(path.as_path()) }
+    }
+
+    /// Where an entry belongs: its directory exists in this tree afterwards, and holds no symbolic link.
+    fn place(&mut self, path: &ImagePath) -> io::Result<ImagePath> {
+        let Some(parent) = path.parent() else { return Ok(path.clone()) };
+        if self.is_directory(&parent) {
+            return Ok(path.clone());
+        }
+        let parent = self.resolve(&parent)?;
+        self.make_directories(&parent)?;
+        Ok(parent.join(path.name()))
+    }
+
+    /// Resolves links over the trees below and this one together.
+    fn resolve(&self, path: &ImagePath) -> io::Result<ImagePath> {
+        let stack: Vec<TreeDir> = self.below.iter().chain([self.tree]).cloned().collect();
+        View::new(&stack).resolve(path)
+    }
+
+    fn is_directory(&self, path: &ImagePath) -> bool {
+        path.is_root() || self.directories.contains(path)
+    }
+
+    fn make_directories(&mut self, path: &ImagePath) -> io::Result<()> {
+        let mut missing: Vec<ImagePath> = std::iter::once(path.clone()).chain(path.ancestors()).collect();
+        missing.retain(|path| !self.is_directory(path));
+        for path in missing.into_iter().rev() {
+            let at = self.on_disk(&path);
+            match fs::symlink_metadata(&at) {
+                Ok(metadata) if metadata.is_dir() => {}
+                Ok(_) => {
+                    self.remove(&path, &at)?;
+                    self.implied_directory(&path, &at)?;
+                }
+                Err(error) if error.kind() == io::ErrorKind::NotFound => self.implied_directory(&path, &at)?,
+                Err(error) => return Err(error),
+            }
+            self.directories.insert(path);
+        }
+        Ok(())
+    }
+
+    /// Makes a directory that the layer uses but does not name.
+    fn implied_directory(&mut self, path: &ImagePath, at: &Path) -> io::Result<()> {
+        fs::create_dir(at)?;
+        let below = View::new(self.below).lookup(path)?.filter(|found| found.metadata.is_dir());
+        let (attributes, mtime) = match below {
+            Some(found) => {
+                let sidecar = Sidecar::load(&self.below[found.tree])?;
+                let attributes = record::attributes(self.owners, &found.path, &sidecar)?;
+                (attributes, std::os::unix::fs::MetadataExt::mtime(&found.metadata))
+            }
+            None => (Attributes { mode: 0o755, ..Attributes::default() }, 0),
+        };
+        self.times.insert(path.clone(), mtime);
+        record::set_attributes(self.owners, at, &attributes, &mut self.sidecar)
+    }
+
+    fn directory(&mut self, path: ImagePath, at: &Path, metadata: &Metadata) -> io::Result<()> {
+        if !self.is_directory(&path) {
+            if !fs::symlink_metadata(at).is_ok_and(|metadata| metadata.is_dir()) {
+                self.remove(&path, at)?;
+                fs::create_dir(at)?;
+            }
+            self.directories.insert(path.clone());
+        }
+        let entry = Entry { path: path.clone(), kind: Kind::Directory, metadata: metadata.clone() };
+        record::set_attributes(self.owners, at, &Attributes::of_entry(&entry), &mut self.sidecar)?;
+        self.times.insert(path, metadata.mtime);
+        Ok(())
+    }
+
+    /// Removes what an earlier entry of this layer left at a path.
+    fn remove(&mut self, path: &ImagePath, at: &Path) -> io::Result<()> {
+        match fs::symlink_metadata(at) {
+            Ok(metadata) if metadata.is_dir() => {
+                self.directories.retain(|directory| !directory.is_within(path));
+                self.times.retain(|directory, _| !directory.is_within(path));
+                fs::remove_dir_all(at)
+            }
+            Ok(_) => fs::remove_file(at),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn whiteout(&mut self, hidden: &ImagePath) -> io::Result<()> {
+        let path = self.place(hidden)?;
+        let at = self.on_disk(&path);
+        self.remove(&path, &at)?;
+        Ok(rustix::fs::mknodat(CWD, &at, FileType::CharacterDevice, Mode::empty(), 0)?)
+    }
+
+    fn opaque(&mut self, directory: &ImagePath) -> io::Result<()> {
+        let path = self.resolve(directory)?;
+        self.make_directories(&path)?;
+        Ok(rustix::fs::lsetxattr(self.on_disk(&path), OPAQUE_XATTR, b"y", rustix::fs::XattrFlags::empty())?)
+    }
+}
+
+fn write_file(at: &Path, content: &mut dyn Read) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(at)?;
+    io::copy(content, &mut file)?;
+    Ok(())
+}
+
+fn as_path(bytes: &[u8]) -> &Path {
+    use std::os::unix::ffi::OsStrExt;
+    Path::new(std::ffi::OsStr::from_bytes(bytes))
+}
+
+fn set_time(at: &Path, seconds: i64) -> io::Result<()> {
+    let times = Timestamps {
+        last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
+        last_modification: Timespec { tv_sec: seconds, tv_nsec: 0 },
+    };
+    Ok(rustix::fs::utimensat(CWD, at, &times, AtFlags::SYMLINK_NOFOLLOW)?)
+}
+
+fn named(path: &ImagePath, error: io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{path}: {error}"))
+}
