@@ -1,0 +1,28 @@
+//! What this project keeps on disk: images in an OCI image layout ([`Layout`]), and everything that can be made again
+//! in a cache ([`Cache`]).
+//!
+//! Both promise the same: a file is under its name whole or not at all, several processes may work at once, and what
+//! a killed process leaves behind is removed by the next one. Neither knows how layers or packages are made.
+
+mod blob_writer;
+mod cache;
+mod error;
+mod image;
+mod key_lock;
+mod layout;
+mod remove_tree;
+mod scratch;
+mod tree;
+
+pub use blob_writer::BlobWriter;
+pub use cache::{Area, Cache, CacheWriter};
+pub use error::StoreError;
+pub use image::{NamedImage, StoredImage};
+pub use key_lock::KeyLock;
+pub use layout::Layout;
+pub use remove_tree::remove_tree;
+pub use scratch::ScratchDir;
+pub use tree::NewTree;
+
+/// The name of an entry in the cache. Make one with [`content::FramedHasher`], or use the content's own digest.
+pub type CacheKey = content::Digest;
