@@ -1,0 +1,8 @@
+//! One module a command: its arguments come in, one call into the library is made, and words go out.
+
+pub mod build;
+pub mod images;
+pub mod meta;
+pub mod push;
+pub mod serve;
+pub mod up;

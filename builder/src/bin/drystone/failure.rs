@@ -1,0 +1,149 @@
+//! What went wrong, as the person at the terminal reads it, and as a script sees it in the exit code.
+
+use std::io::{self, IsTerminal, Write};
+use std::process::ExitCode;
+
+use drystone::apt::archive::ArchiveError;
+use drystone::error::{BuildError, chain};
+use spec::{Diagnostic, Diagnostics, render};
+
+use crate::args::ColorKind;
+
+/// A failure, sorted by what the exit code says of it.
+#[derive(Debug)]
+pub enum Failure {
+    /// A build, push or check failed.
+    Failed {
+        /// What.
+        text: String,
+        /// What can be done, if that is known.
+        hint: Option<String>,
+    },
+    /// A spec is wrong.
+    Spec(Diagnostics),
+    /// The command line is wrong.
+    Usage(String),
+    /// Somebody pressed Ctrl-C.
+    Interrupted,
+}
+
+impl Failure {
+    /// Something failed, for a reason that explains itself.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self::Failed { text: text.into(), hint: None }
+    }
+
+    /// Something failed, and this can be done.
+    pub fn with_hint(text: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self::Failed { text: text.into(), hint: Some(hint.into()) }
+    }
+
+    /// Something failed while a library did it.
+    pub fn of(error: impl std::error::Error + 'static) -> Self {
+        Self::new(chain(&error))
+    }
+
+    /// Prints it on standard error.
+    pub fn print(&self, color: ColorKind) {
+        let mut out = io::stderr().lock();
+        let bold = |text: &str| if colored(color) { format!("\u{1b}[1m\u{1b}[31m{text}\u{1b}[0m") } else { text.to_owned() };
+        // A closed standard error leaves nobody to tell.
+        let _ = match self {
+            Self::Failed { text, hint } => {
+                let _ = writeln!(out, "{}: {text}", bold("error"));
+                hint.as_ref().map_or(Ok(()), |hint| writeln!(out, "hint: {hint}"))
+            }
+            Self::Spec(diagnostics) => writeln!(out, "{}", render(diagnostics, colored(color))),
+            Self::Usage(text) => writeln!(out, "{}: {text}\n\nFor more information, try '--help'.", bold("error")),
+            Self::Interrupted => writeln!(out, "interrupted; the next build goes on where this one stopped"),
+        };
+    }
+
+    /// See the design's exit codes.
+    pub fn exit_code(&self) -> ExitCode {
+        ExitCode::from(match self {
+            Self::Failed { .. } => 1,
+            Self::Spec(_) | Self::Usage(_) => 2,
+            Self::Interrupted => 130,
+        })
+    }
+}
+
+/// Whether standard error gets colours.
+pub fn colored(color: ColorKind) -> bool {
+    #[expect(clippy::disallowed_methods, reason = "this is the command line")]
+    let wanted = || std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    match color {
+        ColorKind::Always => true,
+        ColorKind::Never => false,
+        ColorKind::Auto => io::stderr().is_terminal() && wanted(),
+    }
+}
+
+impl From<BuildError> for Failure {
+    fn from(error: BuildError) -> Self {
+        match error {
+            BuildError::Spec(diagnostics) => Self::Spec(diagnostics),
+            BuildError::Interrupted | BuildError::Fetch(drystone::fetch::FetchError::Interrupted) => Self::Interrupted,
+            BuildError::Archive(error) => archive(&error),
+            BuildError::Command { ref last_lines, .. } if !last_lines.is_empty() => {
+                let mut text = format!("{error}\n  its last lines:");
+                last_lines.iter().for_each(|line| text.push_str(&format!("\n  | {line}")));
+                Self::with_hint(text, "run again with -v to see all of its output")
+            }
+            BuildError::Load(error) => Self::Usage(chain(&error)),
+            BuildError::Store(error) => store(error),
+            other => Self::of(other),
+        }
+    }
+}
+
+impl From<drystone::load::LoadError> for Failure {
+    fn from(error: drystone::load::LoadError) -> Self {
+        BuildError::from(error).into()
+    }
+}
+
+impl From<store::StoreError> for Failure {
+    fn from(error: store::StoreError) -> Self {
+        store(error)
+    }
+}
+
+impl From<drystone::push::PushError> for Failure {
+    fn from(error: drystone::push::PushError) -> Self {
+        Self::of(error)
+    }
+}
+
+impl From<registry_client::Error> for Failure {
+    fn from(error: registry_client::Error) -> Self {
+        Self::of(error)
+    }
+}
+
+/// The place in `family.yaml` helps only where the family can be changed to mend it, but it always says which source
+/// is meant; the exit code is that of a failure all the same.
+fn archive(error: &ArchiveError) -> Failure {
+    let place = Diagnostic::new(error.span.clone(), chain(error));
+    Failure::with_hint(render(&place.into(), false).trim_start_matches("error: ").to_owned(), hint_for(error))
+}
+
+fn hint_for(error: &ArchiveError) -> &'static str {
+    use drystone::apt::archive::ArchiveProblem as Problem;
+    match error.problem {
+        Problem::NoMirror => "a mirror is given as --mirror URL, or --mirror SUITE=URL for one suite",
+        Problem::Signature { .. } => "the archive may have been tampered with, or the keyring is too old",
+        Problem::Release { .. } => "try another mirror; `allow_expired: true` in the source takes an old index",
+        Problem::ReadKeyring { .. } | Problem::Keyring { .. } => "the keyring's path is relative to the family's directory",
+        _ => "try another mirror with --mirror URL",
+    }
+}
+
+fn store(error: store::StoreError) -> Failure {
+    let full = matches!(&error, store::StoreError::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull);
+    match full {
+        true => Failure::with_hint(chain(&error), "free some space, or choose other places with --layout and --cache-dir"),
+        false => Failure::of(error),
+    }
+}

@@ -1,0 +1,42 @@
+//! The command line: the only place that reads the environment and the clock, prints, and chooses exit codes.
+
+mod args;
+mod commands;
+mod failure;
+mod metadata;
+mod progress;
+mod session;
+mod table;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::args::{Arguments, Command};
+use crate::failure::Failure;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let color = arguments.output.color;
+    match run(arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            failure.print(color);
+            failure.exit_code()
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> Result<(), Failure> {
+    let output = arguments.output;
+    match arguments.command {
+        Command::Up(command) => commands::up::run(&command, output),
+        Command::Build(command) => commands::build::run(&command, output),
+        Command::Push(command) => commands::push::run(&command, output),
+        Command::Images(command) => commands::images::run(&command),
+        Command::Serve(command) => commands::serve::run(&command),
+        Command::Schema { of } => commands::meta::schema(of),
+        Command::Completions { shell } => commands::meta::completions(shell),
+        Command::Man { directory } => commands::meta::man(directory.as_deref()),
+    }
+}

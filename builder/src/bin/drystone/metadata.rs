@@ -1,0 +1,112 @@
+//! The file of `--metadata-file`: what was built and pushed, for scripts.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::Path;
+
+use content::Digest;
+use drystone::build::{BuiltImage, StepReport};
+use drystone::image::Layer;
+use drystone::push::PushTotals;
+use serde::Serialize;
+
+use crate::failure::Failure;
+
+#[derive(Serialize)]
+struct Metadata<'a> {
+    images: Vec<ImageMetadata<'a>>,
+    totals: Totals,
+}
+
+#[derive(Serialize)]
+struct ImageMetadata<'a> {
+    name: String,
+    reference: String,
+    digest: Digest,
+    config_digest: Digest,
+    /// Stored bytes of all blobs of the image.
+    size: u64,
+    virtual_size: u64,
+    layers: Vec<LayerMetadata<'a>>,
+    steps: &'a [StepReport],
+}
+
+#[derive(Serialize)]
+struct LayerMetadata<'a> {
+    digest: Digest,
+    diff_id: Digest,
+    size: u64,
+    uncompressed_size: u64,
+    media_type: String,
+    from: &'a str,
+    packages: &'a [String],
+}
+
+#[derive(Serialize)]
+struct Totals {
+    seconds: f64,
+    layers: usize,
+    unique_layers: usize,
+    /// Bytes of all layers of all images, shared ones as often as they are used.
+    bytes: u64,
+    unique_bytes: u64,
+    pushed_bytes: u64,
+    mounted_bytes: u64,
+}
+
+/// Writes the file, whole or not at all.
+pub fn write(path: &Path, images: &[BuiltImage], pushed: PushTotals, seconds: f64) -> Result<(), Failure> {
+    let layers: Vec<&Layer> = images.iter().flat_map(|image| &image.layers).collect();
+    let unique: BTreeMap<Digest, u64> = layers.iter().map(|layer| (layer.digest, layer.size)).collect();
+    let metadata = Metadata {
+        images: images.iter().map(image).collect(),
+        totals: Totals {
+            seconds,
+            layers: layers.len(),
+            unique_layers: unique.len(),
+            bytes: layers.iter().map(|layer| layer.size).sum(),
+            unique_bytes: unique.values().sum(),
+            pushed_bytes: pushed.pushed_bytes,
+            mounted_bytes: pushed.mounted_bytes,
+        },
+    };
+    write_json(path, &metadata)
+}
+
+fn image(image: &BuiltImage) -> ImageMetadata<'_> {
+    ImageMetadata {
+        name: image.name.to_string(),
+        reference: image.reference.to_string(),
+        digest: image.manifest.digest,
+        config_digest: image.config_digest,
+        size: image.stored_size(),
+        virtual_size: image.virtual_size(),
+        layers: image.layers.iter().map(layer).collect(),
+        steps: &image.steps,
+    }
+}
+
+fn layer(layer: &Layer) -> LayerMetadata<'_> {
+    LayerMetadata {
+        digest: layer.digest,
+        diff_id: layer.diff_id.0,
+        size: layer.size,
+        uncompressed_size: layer.uncompressed_size,
+        media_type: layer.media_type.to_string(),
+        from: &layer.from,
+        packages: &layer.packages,
+    }
+}
+
+/// Writes JSON beside the file and then in its place.
+pub fn write_json(path: &Path, value: &impl Serialize) -> Result<(), Failure> {
+    let failed = |error: std::io::Error| Failure::new(format!("cannot write `{}`: {error}", path.display()));
+    let directory = path.parent().filter(|parent| *parent != Path::new("")).unwrap_or(Path::new("."));
+    let mut file = tempfile::NamedTempFile::new_in(directory).map_err(failed)?;
+    serde_json::to_writer_pretty(&mut file, value).map_err(|error| failed(error.into()))?;
+    writeln!(file).map_err(failed)?;
+    file.as_file().sync_all().map_err(failed)?;
+    std::os::unix::fs::PermissionsExt::set_mode(&mut file.as_file().metadata().map_err(failed)?.permissions(), 0o644);
+    file.persist(path).map_err(|error| failed(error.error))?;
+    Ok(())
+}

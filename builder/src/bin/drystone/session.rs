@@ -1,0 +1,280 @@
+//! What commands that build share: the environment and the clock are read here, and the library gets what they say.
+
+use std::collections::BTreeSet;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use drystone::apt::archive::Archives;
+use drystone::apt::mirror::Mirrors;
+use drystone::build::{Builder, BuiltImage, Options};
+use drystone::events::{Event, Observer};
+use drystone::fetch::Fetcher;
+use drystone::load::{FAMILY_FILE, LoadedFamily, load};
+use drystone::plan::Plan;
+use oci::Reference;
+use sandbox::Sandbox;
+use spec::{Image, Variables};
+use store::{Cache, Layout};
+
+use crate::args::{BuildArgs, Output};
+use crate::failure::Failure;
+use crate::progress;
+
+/// Where apt keeps its sources.
+const HOST_APT: &str = "/etc/apt";
+
+/// A build that is done.
+pub struct Built {
+    /// The family.
+    pub loaded: LoadedFamily,
+    /// Its images, parents first.
+    pub images: Vec<BuiltImage>,
+    /// Where they are.
+    pub layout: Arc<Layout>,
+    /// Who is told of what follows.
+    pub observer: Arc<dyn Observer>,
+    /// Set when somebody asks to stop.
+    pub interrupt: Arc<AtomicBool>,
+    /// When the command was started.
+    pub started: Instant,
+}
+
+/// Builds the images that `names` ask for: a family's directory first, if there is one, and then images or patterns.
+pub fn build(names: &[String], arguments: &BuildArgs, output: Output) -> Result<Built, Failure> {
+    let started = Instant::now();
+    let (family, patterns) = family_and_patterns(names);
+    let loaded = load(&family, &variables(&arguments.set))?;
+    check_patterns(&loaded, &patterns)?;
+    // The cache's directory may lie where only the user that was before may write; the sandbox must also be entered
+    // while there is one thread, and everything below starts some.
+    let cache_directory = cache_directory(arguments.cache_dir.as_deref())?;
+    let sandbox = sandbox::enter(arguments.sandbox).map_err(|error| {
+        let fixes = error.fixes();
+        if fixes.is_empty() { Failure::of(error) } else { Failure::with_hint(error.to_string(), fixes.join("\n      ")) }
+    })?;
+    let interrupt = stop_on_signals()?;
+    let observer = progress::observer(output);
+    observer.observe(Event::Note(&sandbox.reason()));
+    let cache = Cache::open(&cache_directory)?;
+    let layout = Arc::new(Layout::open_or_create(&arguments.layout.layout)?);
+    let fetcher = Fetcher::new().map_err(Failure::of)?;
+    let plan = plan(&loaded, &patterns, arguments, &cache, &fetcher)?;
+    for source in &plan.unsigned_sources {
+        let text = format!("nobody signs the source `{source}`: the family says `trusted: true`");
+        observer.observe(Event::Warning(&text));
+    }
+    let images = run(&loaded, &plan, arguments, &sandbox, (&cache, &layout, &fetcher), observer.as_ref(), &interrupt)?;
+    drop(plan);
+    Ok(Built { loaded, images, layout, observer, interrupt, started })
+}
+
+fn plan<'a>(
+    loaded: &'a LoadedFamily,
+    patterns: &[String],
+    arguments: &BuildArgs,
+    cache: &Cache,
+    fetcher: &Fetcher,
+) -> Result<Plan<'a>, Failure> {
+    let mirrors = mirrors(&arguments.mirror)?;
+    let archives = Archives {
+        mirrors: &mirrors,
+        fetcher,
+        cache,
+        family: &loaded.directory,
+        now: now(),
+        architecture: "amd64",
+    };
+    let wanted = |name: &str| patterns.is_empty() || patterns.iter().any(|pattern| matches(pattern, name));
+    Ok(Plan::make(&loaded.family, &wanted, &archives)?)
+}
+
+fn run(
+    loaded: &LoadedFamily,
+    plan: &Plan<'_>,
+    arguments: &BuildArgs,
+    sandbox: &Sandbox,
+    (cache, layout, fetcher): (&Cache, &Layout, &Fetcher),
+    observer: &dyn Observer,
+    interrupt: &Arc<AtomicBool>,
+) -> Result<Vec<BuiltImage>, Failure> {
+    let options = Options {
+        family: loaded.directory.clone(),
+        compression: arguments.compression,
+        jobs: arguments.jobs.map_or_else(processors, usize::from),
+        no_cache: arguments.no_cache,
+        keep_going: arguments.keep_going,
+        epoch: source_date_epoch()?,
+    };
+    let builder = Builder { options, layout, cache, fetcher, sandbox, observer, interrupt };
+    let registry = arguments.registry.as_ref().unwrap_or(&loaded.family.registry.value);
+    let names = references(plan, registry.as_str(), arguments.tag.as_ref())?;
+    let reference = |image: &Image| names[image.name.as_str()].clone();
+    Ok(builder.build(plan, &reference)?)
+}
+
+/// The full name of every image of a plan.
+fn references(
+    plan: &Plan<'_>,
+    registry: &str,
+    tag: Option<&spec::Tag>,
+) -> Result<std::collections::BTreeMap<String, Reference>, Failure> {
+    let name = |image: &Image| {
+        let text = format!("{registry}/{}:{}", image.name, tag.unwrap_or(&image.tag.value));
+        let reference = text.parse::<Reference>();
+        let reference = reference.map_err(|error| Failure::Usage(format!("`{text}` cannot name an image: {error}")))?;
+        Ok((image.name.to_string(), reference))
+    };
+    plan.images.iter().map(|planned| name(planned.image)).collect()
+}
+
+/// The first name is a family's directory if it holds a family; otherwise the family is here, and all are patterns.
+fn family_and_patterns(names: &[String]) -> (PathBuf, Vec<String>) {
+    let is_family = |name: &String| {
+        let path = Path::new(name);
+        path.join(FAMILY_FILE).is_file() || path.file_name().is_some_and(|file| file == FAMILY_FILE)
+    };
+    let here = Path::new(FAMILY_FILE).is_file();
+    match names.split_first() {
+        // Without a family here, the first name must have meant one: the error is then about that directory.
+        Some((first, rest)) if is_family(first) || !here => (first.into(), rest.to_vec()),
+        _ => (PathBuf::from("."), names.to_vec()),
+    }
+}
+
+fn check_patterns(loaded: &LoadedFamily, patterns: &[String]) -> Result<(), Failure> {
+    let names: BTreeSet<&str> = loaded.family.images.iter().map(|image| image.name.as_str()).collect();
+    match patterns.iter().find(|pattern| !names.iter().any(|name| matches(pattern, name))) {
+        None => Ok(()),
+        Some(pattern) => {
+            let known = names.into_iter().collect::<Vec<_>>().join(", ");
+            Err(Failure::Usage(format!("no image of the family is called `{pattern}`; there are: {known}")))
+        }
+    }
+}
+
+/// Whether a name fits a pattern, in which `*` stands for any text and `?` for one character.
+pub fn matches(pattern: &str, name: &str) -> bool {
+    match (pattern.chars().next(), name.chars().next()) {
+        (None, None) => true,
+        (Some('*'), _) => {
+            let rest = &pattern[1..];
+            matches(rest, name) || name.chars().next().is_some_and(|first| matches(pattern, &name[first.len_utf8()..]))
+        }
+        (Some('?'), Some(first)) => matches(&pattern[1..], &name[first.len_utf8()..]),
+        (Some(wanted), Some(found)) if wanted == found => {
+            matches(&pattern[wanted.len_utf8()..], &name[found.len_utf8()..])
+        }
+        _ => false,
+    }
+}
+
+fn mirrors(given: &[String]) -> Result<Mirrors, Failure> {
+    if given.is_empty() {
+        return Mirrors::of_host(Path::new(HOST_APT)).map_err(Failure::of);
+    }
+    Mirrors::parse(given.iter().map(String::as_str)).map_err(|error| Failure::Usage(error.to_string()))
+}
+
+/// Variables for specs: those of the command line, then those of the environment.
+#[expect(clippy::disallowed_methods, reason = "this is the command line")]
+fn variables(set: &[(String, String)]) -> Variables {
+    let mut variables = Variables::new();
+    for (name, value) in set {
+        variables.set(name, value);
+    }
+    for (name, value) in std::env::vars_os() {
+        if let (Ok(name), Ok(value)) = (name.into_string(), value.into_string()) {
+            variables.set_default(name, value);
+        }
+    }
+    variables
+}
+
+/// `$XDG_CACHE_HOME/drystone`, or `~/.cache/drystone`. See the XDG base directory specification.
+#[expect(clippy::disallowed_methods, reason = "this is the command line")]
+pub fn cache_directory(given: Option<&Path>) -> Result<PathBuf, Failure> {
+    if let Some(given) = given {
+        return Ok(given.to_path_buf());
+    }
+    let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let caches = absolute("XDG_CACHE_HOME").or_else(|| absolute("HOME").map(|home| home.join(".cache")));
+    let caches = caches.ok_or_else(|| {
+        Failure::Usage("neither XDG_CACHE_HOME nor HOME is set: say with --cache-dir where to keep downloads".into())
+    })?;
+    Ok(caches.join("drystone"))
+}
+
+#[expect(clippy::disallowed_methods, reason = "this is the command line")]
+fn source_date_epoch() -> Result<Option<i64>, Failure> {
+    let Some(value) = std::env::var_os("SOURCE_DATE_EPOCH").filter(|value| !value.is_empty()) else { return Ok(None) };
+    let text = value.to_string_lossy();
+    let epoch = text.parse().ok().filter(|epoch| (0..=253_402_300_799).contains(epoch));
+    let wrong = || Failure::Usage(format!("SOURCE_DATE_EPOCH is `{text}`: expected seconds since 1970"));
+    epoch.map(Some).ok_or_else(wrong)
+}
+
+/// Seconds since 1970.
+#[expect(clippy::disallowed_methods, reason = "this is the command line")]
+pub fn now() -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.map_or(0, |now| i64::try_from(now.as_secs()).unwrap_or(i64::MAX))
+}
+
+fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// Sets the flag at the first Ctrl-C or SIGTERM, and gives the process up at the second.
+pub fn stop_on_signals() -> Result<Arc<AtomicBool>, Failure> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let interrupt = Arc::new(AtomicBool::new(false));
+    let flag = Arc::clone(&interrupt);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::of)?;
+    let wait = async move {
+        let (Ok(mut pressed), Ok(mut asked)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) else {
+            return;
+        };
+        loop {
+            tokio::select! { _ = pressed.recv() => {}, _ = asked.recv() => {} }
+            if flag.swap(true, Ordering::SeqCst) {
+                #[expect(clippy::disallowed_methods, clippy::exit, reason = "the user asked twice")]
+                std::process::exit(130);
+            }
+        }
+    };
+    std::thread::Builder::new().name("signals".into()).spawn(move || runtime.block_on(wait)).map_err(Failure::of)?;
+    Ok(interrupt)
+}
+
+/// Prints a result. A reader that has gone away wants no more, which is not an error.
+pub fn print(text: &str) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::of(error)),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_match_whole_names() {
+        for (pattern, name, expected) in [
+            ("redis", "redis", true),
+            ("redis", "redis2", false),
+            ("web*", "webui-job", true),
+            ("*-api", "nova-api", true),
+            ("*", "", true),
+            ("a?c", "abc", true),
+            ("a?c", "ac", false),
+            ("*i-*", "webui-job", true),
+        ] {
+            assert_eq!(matches(pattern, name), expected, "{pattern} {name}");
+        }
+    }
+}

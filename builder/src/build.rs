@@ -1,0 +1,604 @@
+//! Builds a plan: every image's steps over its parent's layers, each step done once and remembered by everything that
+//! its result depends on, independent images at the same time.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use content::{Digest, FramedHasher};
+use layer::compress::{Compression, decompress};
+use layer::record::{Owners, TreeDir};
+use layer::unpack::Unpacker;
+use layer::view::View;
+use oci::{Descriptor, ImageConfig, MediaType, Platform, Reference};
+use sandbox::{Rung, Sandbox};
+use serde::{Deserialize, Serialize};
+use spec::{Command, ImageName, Step};
+use store::{Area, Cache, CacheWriter, Layout, StoreError};
+
+use crate::error::{BuildError, chain};
+use crate::events::{Event, Observer};
+use crate::fetch::Fetcher;
+use crate::graph::{self, Outcome};
+use crate::image::{Layer, configuration, documents};
+use crate::layers::LayerWriter;
+use crate::plan::{LockedPackage, Plan, PlannedImage};
+use crate::steps::commands::{self, Runner, lay_changes};
+use crate::steps::configure;
+use crate::steps::files::{Files, Inputs};
+use crate::steps::packages::{Workshop, lay};
+
+/// How to build.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The family's directory.
+    pub family: PathBuf,
+    /// How layers are compressed.
+    pub compression: Compression,
+    /// How much is done at the same time.
+    pub jobs: usize,
+    /// Do every step again, whatever the cache has.
+    pub no_cache: bool,
+    /// After a failure, go on with what does not depend on it.
+    pub keep_going: bool,
+    /// The date of everything made, in seconds since 1970; otherwise it follows from the packages.
+    pub epoch: Option<i64>,
+}
+
+/// Builds plans into a layout.
+pub struct Builder<'a> {
+    /// How to build.
+    pub options: Options,
+    /// Where images go.
+    pub layout: &'a Layout,
+    /// Where everything that can be made again is kept.
+    pub cache: &'a Cache,
+    /// How files are fetched.
+    pub fetcher: &'a Fetcher,
+    /// Where commands run.
+    pub sandbox: &'a Sandbox,
+    /// Learns of progress.
+    pub observer: &'a dyn Observer,
+    /// Set by whoever wants to stop.
+    pub interrupt: &'a Arc<AtomicBool>,
+}
+
+/// An image that is in the layout.
+#[derive(Clone, Debug)]
+pub struct BuiltImage {
+    /// Its name in the family.
+    pub name: ImageName,
+    /// The name it has in the layout.
+    pub reference: Reference,
+    /// Its manifest.
+    pub manifest: Descriptor,
+    /// Its configuration.
+    pub config: ImageConfig,
+    /// The digest of the configuration, which people know as the image's id.
+    pub config_digest: Digest,
+    /// Bytes of the configuration.
+    pub config_size: u64,
+    /// Its layers, the parent's included.
+    pub layers: Vec<Layer>,
+    /// What was done for it.
+    pub steps: Vec<StepReport>,
+    /// Whether it is only a parent for others.
+    pub build_only: bool,
+    state: State,
+}
+
+/// What became of one step.
+#[derive(Clone, Debug, Serialize)]
+pub struct StepReport {
+    /// The key under which its result is kept.
+    pub id: String,
+    /// What kind of step it is: `packages`, `configure`, `files` or `run`.
+    pub kind: &'static str,
+    /// Whether the result was there.
+    pub cached: bool,
+    /// How long it took.
+    pub seconds: f64,
+}
+
+impl BuiltImage {
+    /// Whether nothing had to be done.
+    pub fn is_cached(&self) -> bool {
+        self.steps.iter().all(|step| step.cached)
+    }
+
+    /// Bytes of all its blobs as they are stored: manifest, configuration and layers.
+    pub fn stored_size(&self) -> u64 {
+        self.manifest.size + self.config_size + self.layers.iter().map(|layer| layer.size).sum::<u64>()
+    }
+
+    /// Bytes of the files in all layers, as container engines count an image's size.
+    pub fn virtual_size(&self) -> u64 {
+        self.layers.iter().map(|layer| layer.unpacked_size).sum()
+    }
+}
+
+/// An image between two steps.
+#[derive(Clone, Debug)]
+struct State {
+    /// Names everything done so far.
+    key: Digest,
+    layers: Vec<Layer>,
+    /// The date of the newest input, in seconds since 1970.
+    epoch: i64,
+    /// Commands that the image wants run in its direct children.
+    triggers: Vec<Command>,
+    /// The environment and directory that commands see.
+    config: Option<ImageConfig>,
+}
+
+/// What the cache remembers of a step.
+#[derive(Clone, Serialize, Deserialize)]
+struct StepRecord {
+    /// Nothing if the step changed nothing.
+    layer: Option<Layer>,
+    /// The image's date after the step.
+    epoch: i64,
+}
+
+/// What a step is, for people and for the cache.
+struct StepName<'a> {
+    kind: &'static str,
+    described: &'a str,
+    key: Digest,
+}
+
+impl Builder<'_> {
+    /// Builds all images of a plan. `reference` gives the name of each.
+    pub fn build(
+        &self,
+        plan: &Plan<'_>,
+        reference: &(dyn Fn(&spec::Image) -> Reference + Sync),
+    ) -> Result<Vec<BuiltImage>, BuildError> {
+        let parents: Vec<Option<usize>> = plan.images.iter().map(|planned| planned.parent).collect();
+        let work = |place: usize, parent: Option<&Arc<BuiltImage>>| {
+            let planned = &plan.images[place];
+            let built = self.image(planned, parent.map(AsRef::as_ref), reference(planned.image));
+            self.tell(&planned.image.name, &built);
+            built.map(Arc::new)
+        };
+        let outcomes = graph::run(&parents, self.options.jobs, self.options.keep_going, work);
+        let built = self.collect(plan, outcomes)?;
+        let named: Vec<(Reference, Descriptor)> =
+            built.iter().map(|image| (image.reference.clone(), image.manifest.clone())).collect();
+        if named.iter().any(|(reference, descriptor)| !self.is_named(reference, descriptor)) {
+            self.layout.set_references(&named)?;
+        }
+        Ok(built)
+    }
+
+    fn is_named(&self, reference: &Reference, descriptor: &Descriptor) -> bool {
+        self.layout.find(reference).ok().flatten().is_some_and(|found| found.digest == descriptor.digest)
+    }
+
+    fn tell(&self, image: &ImageName, built: &Result<BuiltImage, BuildError>) {
+        match built {
+            Ok(built) => self.observer.observe(Event::ImageFinished { image, cached: built.is_cached() }),
+            Err(BuildError::Interrupted) => {}
+            Err(error) => self.observer.observe(Event::ImageFailed { image, error: &chain(error) }),
+        }
+    }
+
+    /// All images, or the only error, or a summary of several.
+    fn collect(
+        &self,
+        plan: &Plan<'_>,
+        outcomes: Vec<Outcome<Arc<BuiltImage>, BuildError>>,
+    ) -> Result<Vec<BuiltImage>, BuildError> {
+        if self.interrupt.load(Ordering::Relaxed) {
+            return Err(BuildError::Interrupted);
+        }
+        let (mut built, mut errors, mut failed, mut skipped) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        for (planned, outcome) in plan.images.iter().zip(outcomes) {
+            match outcome {
+                Outcome::Done(image) => built.push(Arc::unwrap_or_clone(image)),
+                Outcome::Failed(error) => {
+                    errors.push(error);
+                    failed.push(planned.image.name.value.clone());
+                }
+                Outcome::Skipped => skipped.push(planned.image.name.value.clone()),
+            }
+        }
+        match (errors.pop(), failed.len()) {
+            (None, _) => Ok(built),
+            (Some(error), 1) => Err(error),
+            (Some(_), _) => Err(BuildError::Images { failed, skipped }),
+        }
+    }
+
+    fn image(
+        &self,
+        planned: &PlannedImage<'_>,
+        parent: Option<&BuiltImage>,
+        reference: Reference,
+    ) -> Result<BuiltImage, BuildError> {
+        let image = planned.image;
+        let name = &image.name.value;
+        let mut state = parent.map_or_else(|| self.nothing(), |parent| parent.state.clone());
+        let mut reports = Vec::new();
+        for command in std::mem::take(&mut state.triggers) {
+            self.command(name, &command, &mut state, &mut reports)?;
+        }
+        for (place, step) in image.steps.iter().enumerate() {
+            match step {
+                Step::Packages(_) => self.packages(name, &planned.packages[&place], &mut state, &mut reports)?,
+                Step::Files(entries) => {
+                    let inputs = Inputs { family: &self.options.family, fetcher: self.fetcher, cache: self.cache };
+                    self.files(name, &Files::read(entries, &inputs)?, &mut state, &mut reports)?;
+                }
+                Step::Run(command) => self.command(name, command, &mut state, &mut reports)?,
+                Step::Groups(groups) => {
+                    let title = "`groups`: this version cannot do it yet";
+                    return Err(BuildError::at(&groups[0].name.span, title, "use a `run` step with groupadd"));
+                }
+                Step::Users(users) => {
+                    let title = "`users`: this version cannot do it yet";
+                    return Err(BuildError::at(&users[0].name.span, title, "use a `run` step with useradd"));
+                }
+            }
+        }
+        self.assemble(image, parent, reference, state, reports)
+    }
+
+    fn nothing(&self) -> State {
+        State {
+            key: FramedHasher::new("scratch 1").finish(),
+            layers: Vec::new(),
+            epoch: self.options.epoch.unwrap_or(0),
+            triggers: Vec::new(),
+            config: None,
+        }
+    }
+
+    /// Writes the documents of an image whose layers are all there.
+    fn assemble(
+        &self,
+        image: &spec::Image,
+        parent: Option<&BuiltImage>,
+        reference: Reference,
+        mut state: State,
+        mut steps: Vec<StepReport>,
+    ) -> Result<BuiltImage, BuildError> {
+        let started = Instant::now();
+        let platform = Platform::linux("amd64");
+        let parent_config = parent.map(|parent| &parent.config);
+        let config = configuration(image, parent_config, &platform, &state.layers, state.epoch);
+        let annotations: BTreeMap<String, String> =
+            image.annotations.iter().map(|entry| (entry.key.to_string(), entry.value.value.clone())).collect();
+        let made = documents(&config, &state.layers, annotations);
+        let cached = self.layout.has_blob(made.descriptor.digest, made.descriptor.size);
+        self.layout.put_bytes(&made.config)?;
+        self.layout.put_bytes(&made.manifest)?;
+        let config_digest = Digest::of(&made.config);
+        let seconds = started.elapsed().as_secs_f64();
+        steps.push(StepReport { id: config_digest.to_string(), kind: "config", cached, seconds });
+        state.triggers = image.on_build.clone();
+        state.config = Some(config.clone());
+        Ok(BuiltImage {
+            name: image.name.value.clone(),
+            reference,
+            manifest: made.descriptor,
+            config,
+            config_digest,
+            config_size: made.config.len() as u64,
+            layers: state.layers.clone(),
+            steps,
+            build_only: image.build_only,
+            state,
+        })
+    }
+
+    fn packages(
+        &self,
+        image: &ImageName,
+        packages: &[LockedPackage],
+        state: &mut State,
+        reports: &mut Vec<StepReport>,
+    ) -> Result<(), BuildError> {
+        if packages.is_empty() {
+            return Ok(());
+        }
+        let workshop = Workshop {
+            cache: self.cache,
+            fetcher: self.fetcher,
+            compression: self.options.compression,
+            jobs: self.options.jobs,
+            observer: self.observer,
+            interrupt: self.interrupt,
+        };
+        let digests: Vec<&[u8; 32]> = packages.iter().map(|package| package.sha256.as_bytes()).collect();
+        let key = self.key("packages 2", state).list("debs", digests).finish();
+        let described = match packages.len() {
+            1 => "1 package".to_owned(),
+            count => format!("{count} packages"),
+        };
+        let name = StepName { kind: "packages", described: &described, key };
+        let made_by = format!("drystone: {described} for {image}");
+        self.step(image, &name, state, reports, |state| {
+            let segments = workshop.segments(packages)?;
+            let newest = segments.iter().map(|segment| segment.record.date).max().unwrap_or(0);
+            let epoch = self.options.epoch.unwrap_or_else(|| state.epoch.max(newest));
+            let below = self.trees(&state.layers)?;
+            let labels = packages.iter().map(LockedPackage::label).collect();
+            let layer = self.layer(key, image, &made_by, labels, |layer| {
+                lay(&segments, &View::new(&below), layer)?;
+                Ok(true)
+            })?;
+            Ok(StepRecord { layer, epoch })
+        })?;
+        self.configure(image, packages, &workshop, state, reports)
+    }
+
+    fn configure(
+        &self,
+        image: &ImageName,
+        packages: &[LockedPackage],
+        workshop: &Workshop<'_>,
+        state: &mut State,
+        reports: &mut Vec<StepReport>,
+    ) -> Result<(), BuildError> {
+        let key = self.key(configure::VERSION, state).finish();
+        let name = StepName { kind: "configure", described: "maintainer scripts", key };
+        self.step(image, &name, state, reports, |state| {
+            self.must_run(image, "maintainer scripts")?;
+            let segments = workshop.segments(packages)?;
+            let laid = self.trees(&state.layers)?;
+            let layer = self.changed(image, "drystone: maintainer scripts", key, &laid, state.epoch, |upper| {
+                configure::run(&self.runner(), image, packages, &segments, &laid, upper, state.epoch)
+            })?;
+            Ok(StepRecord { layer, epoch: state.epoch })
+        })
+    }
+
+    fn files(
+        &self,
+        image: &ImageName,
+        files: &Files,
+        state: &mut State,
+        reports: &mut Vec<StepReport>,
+    ) -> Result<(), BuildError> {
+        let key = self.key("files 1", state).field("files", files.key().as_bytes()).finish();
+        let name = StepName { kind: "files", described: "files", key };
+        self.step(image, &name, state, reports, |state| {
+            let below = self.trees(&state.layers)?;
+            let layer = self.layer(key, image, &files.describe(), Vec::new(), |layer| {
+                let mut failed = None;
+                let written = layer.counted_entries(|writer| {
+                    files.write(&View::new(&below), state.epoch, writer).map_err(|error| {
+                        failed = Some(error);
+                        io::Error::other("see the error kept beside")
+                    })
+                });
+                match failed {
+                    Some(error) => Err(error),
+                    None => Ok(written.map(|()| true)?),
+                }
+            })?;
+            Ok(StepRecord { layer, epoch: state.epoch })
+        })
+    }
+
+    fn command(
+        &self,
+        image: &ImageName,
+        command: &Command,
+        state: &mut State,
+        reports: &mut Vec<StepReport>,
+    ) -> Result<(), BuildError> {
+        let described = commands::describe(command);
+        let inherited = state.config.as_ref().map(|config| &config.config);
+        let env = inherited.map_or_else(
+            || vec![format!("PATH={}", crate::image::DEFAULT_PATH)],
+            |config| config.env.clone(),
+        );
+        let workdir = inherited.map(|config| config.working_dir.clone()).unwrap_or_default();
+        let key = self
+            .key("run 1", state)
+            .field("command", commands::key(command).as_bytes())
+            .list("env", &env)
+            .field("workdir", &workdir)
+            .finish();
+        let name = StepName { kind: "run", described: &described, key };
+        self.step(image, &name, state, reports, |state| {
+            self.must_run(image, &described)?;
+            let below = self.trees(&state.layers)?;
+            let view = View::new(&below);
+            let invocation = commands::invocation(image, &described, command, (&env, &workdir), &view)?;
+            let layer = self.changed(image, &described, key, &below, state.epoch, |upper| {
+                self.runner().run(invocation, &below, upper)
+            })?;
+            Ok(StepRecord { layer, epoch: state.epoch })
+        })
+    }
+
+    fn runner(&self) -> Runner<'_> {
+        Runner { sandbox: self.sandbox, observer: self.observer, interrupt: self.interrupt }
+    }
+
+    /// Fails if commands cannot be run here.
+    fn must_run(&self, image: &ImageName, what: &str) -> Result<(), BuildError> {
+        if self.sandbox.rung() != Rung::None {
+            return Ok(());
+        }
+        let message = format!("{image} needs to run {what}, and no sandbox works here: {}", self.sandbox.reason());
+        Err(BuildError::Io(io::Error::new(io::ErrorKind::Unsupported, message)))
+    }
+
+    /// Starts the key of a step: what it is, and all that was done before it.
+    fn key(&self, kind: &str, state: &State) -> FramedHasher {
+        FramedHasher::new(kind)
+            .field("below", state.key.as_bytes())
+            .field("encoder", self.options.compression.encoder())
+            .field("epoch", self.options.epoch.map(|epoch| epoch.to_string()).unwrap_or_default())
+    }
+
+    /// Does a step, or takes its result from the cache.
+    fn step(
+        &self,
+        image: &ImageName,
+        name: &StepName<'_>,
+        state: &mut State,
+        reports: &mut Vec<StepReport>,
+        work: impl FnOnce(&State) -> Result<StepRecord, BuildError>,
+    ) -> Result<(), BuildError> {
+        if self.interrupt.load(Ordering::Relaxed) {
+            return Err(BuildError::Interrupted);
+        }
+        let started = Instant::now();
+        let mut cached = true;
+        let record = match self.remembered(name.key)? {
+            Some(record) => record,
+            None => {
+                let _doing = self.cache.lock(Area::Steps, name.key, &mut || {
+                    self.observer.observe(Event::Note("waiting for another build that does the same step"));
+                })?;
+                match self.remembered(name.key)? {
+                    Some(record) => record,
+                    None => {
+                        cached = false;
+                        self.observer.observe(Event::StepStarted { image, step: name.described });
+                        let record = work(state)?;
+                        self.cache.put_json(Area::Steps, name.key, &record)?;
+                        record
+                    }
+                }
+            }
+        };
+        let elapsed = started.elapsed();
+        self.report(image, name, cached, elapsed, reports);
+        state.layers.extend(record.layer);
+        state.epoch = record.epoch;
+        state.key = name.key;
+        Ok(())
+    }
+
+    fn report(
+        &self,
+        image: &ImageName,
+        name: &StepName<'_>,
+        cached: bool,
+        elapsed: Duration,
+        reports: &mut Vec<StepReport>,
+    ) {
+        self.observer.observe(Event::StepFinished { image, step: name.described, cached, elapsed });
+        let id = name.key.to_string();
+        reports.push(StepReport { id, kind: name.kind, cached, seconds: elapsed.as_secs_f64() });
+    }
+
+    /// The result of a step, if it is known and its layer is in the layout or can be put there.
+    fn remembered(&self, key: Digest) -> Result<Option<StepRecord>, BuildError> {
+        if self.options.no_cache {
+            return Ok(None);
+        }
+        let Some(record) = self.cache.get_json::<StepRecord>(Area::Steps, key)? else { return Ok(None) };
+        let Some(layer) = &record.layer else { return Ok(Some(record)) };
+        if self.layout.has_blob(layer.digest, layer.size) {
+            return Ok(Some(record));
+        }
+        let Some(path) = self.cache.file(Area::Layers, key) else { return Ok(None) };
+        match self.layout.put_file_link(&path, layer.digest, layer.size) {
+            Ok(()) => Ok(Some(record)),
+            Err(StoreError::Damaged { .. } | StoreError::WrongSize { .. }) => {
+                self.cache.remove(Area::Layers, key)?;
+                Ok(None)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Writes one layer; none if `write` says that there is nothing in it.
+    fn layer(
+        &self,
+        key: Digest,
+        image: &ImageName,
+        made_by: &str,
+        packages: Vec<String>,
+        write: impl FnOnce(&mut LayerWriter<CacheWriter<'_>>) -> Result<bool, BuildError>,
+    ) -> Result<Option<Layer>, BuildError> {
+        let mut writer = LayerWriter::new(self.cache.writer(Area::Layers, key)?, self.options.compression);
+        if !write(&mut writer)? {
+            return Ok(None);
+        }
+        let (stored, laid) = writer.finish()?;
+        let (path, digest, size) = stored.commit()?;
+        self.layout.put_file_link(&path, digest, size)?;
+        Ok(Some(Layer {
+            digest,
+            diff_id: laid.diff_id,
+            size,
+            uncompressed_size: laid.uncompressed_size,
+            unpacked_size: laid.unpacked_size,
+            media_type: match self.options.compression {
+                Compression::Gzip => MediaType::ImageLayerGzip,
+                Compression::Zstd => MediaType::ImageLayerZstd,
+            },
+            from: image.to_string(),
+            made_by: made_by.to_owned(),
+            packages,
+        }))
+    }
+
+    /// Runs `change` over an empty upper tree, and makes a layer of what it changed.
+    fn changed(
+        &self,
+        image: &ImageName,
+        made_by: &str,
+        key: Digest,
+        below: &[TreeDir],
+        epoch: i64,
+        change: impl FnOnce(&TreeDir) -> Result<(), BuildError>,
+    ) -> Result<Option<Layer>, BuildError> {
+        let scratch = self.cache.scratch_dir()?;
+        let upper = TreeDir::create(scratch.path().join("upper"))?;
+        change(&upper)?;
+        self.layer(key, image, made_by, Vec::new(), |layer| {
+            Ok(lay_changes(&upper, below, self.sandbox.owners(), epoch, layer)?)
+        })
+    }
+
+    /// The unpacked trees of layers, the lowest first.
+    fn trees(&self, layers: &[Layer]) -> Result<Vec<TreeDir>, BuildError> {
+        let mut trees = Vec::with_capacity(layers.len());
+        let mut key = self.tree_key();
+        for layer in layers {
+            key = FramedHasher::new("tree").field("below", key.as_bytes()).field("layer", layer.diff_id.0.as_bytes()).finish();
+            let tree = self.tree(key, layer, &trees)?;
+            trees.push(tree);
+        }
+        Ok(trees)
+    }
+
+    /// Trees with real owners and with recorded ones are not the same, nor are those of different users.
+    fn tree_key(&self) -> Digest {
+        let owners = match self.sandbox.owners() {
+            Owners::Real => "real",
+            Owners::Recorded => "recorded",
+        };
+        FramedHasher::new("trees 1").field("owners", owners).finish()
+    }
+
+    fn tree(&self, key: Digest, layer: &Layer, below: &[TreeDir]) -> Result<TreeDir, BuildError> {
+        const TREE: &str = "tree";
+        if let Some(found) = self.cache.tree(key)? {
+            return Ok(TreeDir::new(found.join(TREE)));
+        }
+        let _unpacking = self.cache.lock(Area::Trees, key, &mut || {})?;
+        if let Some(found) = self.cache.tree(key)? {
+            return Ok(TreeDir::new(found.join(TREE)));
+        }
+        let new = self.cache.new_tree()?;
+        let tree = TreeDir::create(new.path().join(TREE))?;
+        let mut unpacker = Unpacker::new(&tree, below, self.sandbox.owners())?;
+        let stored = self.layout.open_blob(layer.digest, layer.size)?;
+        layer::read::entries(decompress(stored)?, |entry, content| unpacker.apply(&entry, content))?;
+        unpacker.finish()?;
+        Ok(TreeDir::new(new.commit(key)?.join(TREE)))
+    }
+}

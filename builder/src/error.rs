@@ -1,0 +1,149 @@
+//! Why a build failed, with the facts that the person who must act needs.
+
+use std::io;
+
+use debian::package::IndexError;
+use sandbox::{Outcome, RunError};
+use spec::{Diagnostic, Diagnostics, ImageName, Span};
+use store::StoreError;
+
+use crate::apt::archive::ArchiveError;
+use crate::fetch::FetchError;
+use crate::load::LoadError;
+
+/// Why a build failed.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// A spec asks for something that cannot be.
+    #[error(transparent)]
+    Spec(#[from] Diagnostics),
+    /// A family could not be read.
+    #[error(transparent)]
+    Load(LoadError),
+    /// An archive cannot be used.
+    #[error(transparent)]
+    Archive(#[from] Box<ArchiveError>),
+    /// A file could not be fetched.
+    #[error(transparent)]
+    Fetch(#[from] FetchError),
+    /// An index says something that is not valid.
+    #[error(transparent)]
+    Index(#[from] IndexError),
+    /// A package is not what a package should be.
+    #[error("the package {package} cannot be unpacked")]
+    Package {
+        /// Its name and version.
+        package: String,
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// Two packages ship the same file, and neither replaces the other's.
+    #[error("the packages {first} and {second} both ship {path}")]
+    Overlap {
+        /// The package that is unpacked first.
+        first: String,
+        /// The other.
+        second: String,
+        /// The path.
+        path: String,
+    },
+    /// A command in an image failed.
+    #[error("{image}: {what} failed: {outcome}")]
+    Command {
+        /// The image.
+        image: ImageName,
+        /// What was run.
+        what: String,
+        /// How it ended.
+        outcome: Outcome,
+        /// What it printed last.
+        last_lines: Vec<String>,
+    },
+    /// The sandbox could not run a command.
+    #[error("{image}: {what} could not be run")]
+    Sandbox {
+        /// The image.
+        image: ImageName,
+        /// What was to be run.
+        what: String,
+        /// Why not.
+        source: RunError,
+    },
+    /// The layout or the cache failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A file of this machine failed.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// Somebody asked to stop.
+    #[error("interrupted")]
+    Interrupted,
+    /// Some images failed; each was told when it happened.
+    #[error("{} could not be built: {}{}", images(failed.len()), names(failed), skipped_text(skipped))]
+    Images {
+        /// Those that failed themselves.
+        failed: Vec<ImageName>,
+        /// Their children, which were not tried.
+        skipped: Vec<ImageName>,
+    },
+}
+
+impl BuildError {
+    /// Something wrong at a place of a spec. An empty `help` is none.
+    pub fn at(span: &Span, title: impl Into<String>, help: impl Into<String>) -> Self {
+        let help = help.into();
+        let diagnostic = Diagnostic::new(span.clone(), title);
+        Self::Spec(if help.is_empty() { diagnostic } else { diagnostic.help(help) }.into())
+    }
+
+    /// The same error, with the place in the spec that led to it.
+    #[must_use]
+    pub fn located(self, span: &Span) -> Self {
+        match self {
+            Self::Spec(_) | Self::Interrupted => self,
+            other => Self::at(span, chain(&other), ""),
+        }
+    }
+}
+
+impl From<LoadError> for BuildError {
+    fn from(error: LoadError) -> Self {
+        match error {
+            LoadError::Wrong(diagnostics) => Self::Spec(diagnostics),
+            other => Self::Load(other),
+        }
+    }
+}
+
+impl From<ArchiveError> for BuildError {
+    fn from(error: ArchiveError) -> Self {
+        Self::Archive(Box::new(error))
+    }
+}
+
+/// An error and its causes in one line.
+pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let next = error.to_string();
+        if !text.ends_with(&next) {
+            text.push_str(": ");
+            text.push_str(&next);
+        }
+        cause = error.source();
+    }
+    text
+}
+
+fn images(count: usize) -> String {
+    if count == 1 { "1 image".to_owned() } else { format!("{count} images") }
+}
+
+fn names(images: &[ImageName]) -> String {
+    images.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+fn skipped_text(skipped: &[ImageName]) -> String {
+    if skipped.is_empty() { String::new() } else { format!(" (not tried: {})", names(skipped)) }
+}

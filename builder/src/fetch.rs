@@ -1,0 +1,279 @@
+//! Files by URL: archives' indexes and packages, over HTTP or from a directory of this machine.
+//!
+//! Nothing fetched is trusted: sizes are bounded, and whoever knows a digest has it checked while the bytes arrive.
+
+use std::fs;
+use std::io::{self, Read, Write};
+use std::time::Duration;
+
+use content::{Digest, HashingReader, VerifyingReader};
+use reqwest::StatusCode;
+use reqwest::blocking::{Client, Response};
+use reqwest::header::{ETAG, HeaderMap, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED, RETRY_AFTER};
+use serde::{Deserialize, Serialize};
+use url::Url;
+
+/// The largest file taken when nobody says how large it is.
+const LARGEST_FILE: u64 = 64 << 30;
+
+/// How often a request is tried before its error is given up to the caller.
+const TRIES: u32 = 4;
+
+/// Fetches files. Cheap to clone; connections are shared.
+#[derive(Clone)]
+pub struct Fetcher {
+    client: Client,
+}
+
+/// Why a file could not be fetched.
+#[derive(Debug, thiserror::Error)]
+pub enum FetchError {
+    /// The server has no such file.
+    #[error("{url} does not exist (the server answered {status})")]
+    Missing {
+        /// What was asked for.
+        url: Url,
+        /// The server's answer: 404 or 410.
+        status: StatusCode,
+    },
+    /// The server refused, after all tries.
+    #[error("{url}: the server answered {status}")]
+    Refused {
+        /// What was asked for.
+        url: Url,
+        /// The server's answer.
+        status: StatusCode,
+    },
+    /// No answer, or an answer that broke off, after all tries.
+    #[error("{url} cannot be reached")]
+    Unreachable {
+        /// What was asked for.
+        url: Url,
+        /// What the connection said.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The bytes are not those that were promised.
+    #[error("{url} is not what its index says")]
+    Wrong {
+        /// What was asked for.
+        url: Url,
+        /// What differs.
+        source: io::Error,
+    },
+    /// The file is larger than anything sensible.
+    #[error("{url} is larger than {limit} bytes")]
+    TooLarge {
+        /// What was asked for.
+        url: Url,
+        /// The limit.
+        limit: u64,
+    },
+    /// Somebody asked to stop.
+    #[error("interrupted")]
+    Interrupted,
+    /// The bytes could not be stored.
+    #[error("cannot store {url}")]
+    Store {
+        /// What was asked for.
+        url: Url,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// What a server said about the version of a file, to ask later whether there is a newer one.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Validators {
+    etag: Option<String>,
+    last_modified: Option<String>,
+}
+
+/// A small file, or the news that it has not changed.
+pub enum Document {
+    /// The server's version is the one the validators came from.
+    NotModified,
+    /// The file, and validators for the next time.
+    New(Vec<u8>, Validators),
+}
+
+impl Fetcher {
+    /// A fetcher with sensible timeouts. Proxies are taken from the environment, as curl and apt do.
+    pub fn new() -> Result<Self, reqwest::Error> {
+        let client = Client::builder()
+            .user_agent(concat!("drystone/", env!("CARGO_PKG_VERSION")))
+            .connect_timeout(Duration::from_secs(20))
+            .timeout(None)
+            .tcp_keepalive(Duration::from_secs(30))
+            .build()?;
+        Ok(Self { client })
+    }
+
+    /// A small file, whole.
+    pub fn document(&self, url: &Url, limit: u64, known: Option<&Validators>) -> Result<Document, FetchError> {
+        if let Some(path) = local(url) {
+            let read = fs::read(path).map_err(|error| local_error(url, error))?;
+            return Ok(Document::New(read, Validators::default()));
+        }
+        retry(|| {
+            let response = self.request(url, known)?;
+            if response.status() == StatusCode::NOT_MODIFIED {
+                return Ok(Document::NotModified);
+            }
+            let validators = validators(response.headers());
+            let mut bytes = Vec::new();
+            response.take(limit + 1).read_to_end(&mut bytes).map_err(|error| broken(url, error))?;
+            if bytes.len() as u64 > limit {
+                return Err(Attempt::Final(FetchError::TooLarge { url: url.clone(), limit }));
+            }
+            Ok(Document::New(bytes, validators))
+        })
+    }
+
+    /// A file whose digest and size are known, into the writer that `open` gives for each try. `progress` learns of
+    /// bytes as they arrive, and says whether to go on.
+    pub fn file<W: Write>(
+        &self,
+        url: &Url,
+        (digest, size): (Digest, u64),
+        mut open: impl FnMut() -> io::Result<W>,
+        progress: &dyn Fn(u64) -> bool,
+    ) -> Result<W, FetchError> {
+        let mut store = |body: &mut dyn Read| -> Result<W, Attempt> {
+            let storing = |source| Attempt::Final(FetchError::Store { url: url.clone(), source });
+            let mut writer = open().map_err(storing)?;
+            let mut reader = VerifyingReader::new(body, digest, size);
+            let mut buffer = vec![0; 1 << 17];
+            loop {
+                let length = reader.read(&mut buffer).map_err(|error| broken(url, error))?;
+                if length == 0 {
+                    return Ok(writer);
+                }
+                writer.write_all(&buffer[..length]).map_err(storing)?;
+                if !progress(length as u64) {
+                    return Err(Attempt::Final(FetchError::Interrupted));
+                }
+            }
+        };
+        if let Some(path) = local(url) {
+            let mut file = fs::File::open(path).map_err(|error| local_error(url, error))?;
+            return store(&mut file).map_err(Attempt::into_error);
+        }
+        retry(|| store(&mut self.request(url, None)?))
+    }
+
+    /// A file of which only the digest is known, into a writer. Returns the writer and the number of bytes.
+    pub fn file_of_unknown_size<W: Write>(
+        &self,
+        url: &Url,
+        digest: Digest,
+        mut open: impl FnMut() -> io::Result<W>,
+    ) -> Result<(W, u64), FetchError> {
+        let mut store = |body: &mut dyn Read| -> Result<(W, u64), Attempt> {
+            let storing = |source| Attempt::Final(FetchError::Store { url: url.clone(), source });
+            let mut writer = open().map_err(storing)?;
+            let mut reader = HashingReader::new(body.take(LARGEST_FILE));
+            io::copy(&mut reader, &mut writer).map_err(|error| broken(url, error))?;
+            let (_, found, size) = reader.finish();
+            if found != digest {
+                let message = format!("expected {digest}, but the bytes hash to {found}");
+                let source = io::Error::new(io::ErrorKind::InvalidData, message);
+                return Err(Attempt::Again(FetchError::Wrong { url: url.clone(), source }, None));
+            }
+            Ok((writer, size))
+        };
+        if let Some(path) = local(url) {
+            let mut file = fs::File::open(path).map_err(|error| local_error(url, error))?;
+            return store(&mut file).map_err(Attempt::into_error);
+        }
+        retry(|| store(&mut self.request(url, None)?))
+    }
+
+    fn request(&self, url: &Url, known: Option<&Validators>) -> Result<Response, Attempt> {
+        let mut request = self.client.get(url.clone());
+        if let Some(etag) = known.and_then(|known| known.etag.as_deref()) {
+            request = request.header(IF_NONE_MATCH, etag);
+        }
+        if let Some(time) = known.and_then(|known| known.last_modified.as_deref()) {
+            request = request.header(IF_MODIFIED_SINCE, time);
+        }
+        let response = request.send().map_err(|error| broken(url, error.without_url()))?;
+        let status = response.status();
+        if status.is_success() || status == StatusCode::NOT_MODIFIED {
+            return Ok(response);
+        }
+        let url = url.clone();
+        Err(match status {
+            StatusCode::NOT_FOUND | StatusCode::GONE => Attempt::Final(FetchError::Missing { url, status }),
+            StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS => {
+                Attempt::Again(FetchError::Refused { url, status }, retry_after(response.headers()))
+            }
+            status if status.is_server_error() => {
+                Attempt::Again(FetchError::Refused { url, status }, retry_after(response.headers()))
+            }
+            status => Attempt::Final(FetchError::Refused { url, status }),
+        })
+    }
+}
+
+/// A failed try.
+enum Attempt {
+    /// Another try may succeed, after this pause if the server named one.
+    Again(FetchError, Option<Duration>),
+    Final(FetchError),
+}
+
+impl Attempt {
+    fn into_error(self) -> FetchError {
+        match self {
+            Self::Again(error, _) | Self::Final(error) => error,
+        }
+    }
+}
+
+fn retry<T>(mut attempt: impl FnMut() -> Result<T, Attempt>) -> Result<T, FetchError> {
+    let mut pause = Duration::from_millis(300);
+    for _ in 1..TRIES {
+        match attempt() {
+            Ok(value) => return Ok(value),
+            Err(Attempt::Final(error)) => return Err(error),
+            Err(Attempt::Again(_, asked)) => std::thread::sleep(asked.unwrap_or(pause)),
+        }
+        pause *= 3;
+    }
+    attempt().map_err(Attempt::into_error)
+}
+
+/// The pause a server asks for in seconds, within reason.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let seconds = headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
+    Some(Duration::from_secs(u64::min(seconds, 60)))
+}
+
+fn validators(headers: &HeaderMap) -> Validators {
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    Validators { etag: text(ETAG), last_modified: text(LAST_MODIFIED) }
+}
+
+/// Wrong bytes may come from a proxy's bad copy; a second try that gives them again is final in effect.
+fn broken(url: &Url, error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Attempt {
+    let url = url.clone();
+    let error = error.into();
+    match error.downcast::<io::Error>() {
+        Ok(error) if error.kind() == io::ErrorKind::InvalidData && error.get_ref().is_none_or(|e| !e.is::<reqwest::Error>()) => {
+            Attempt::Again(FetchError::Wrong { url, source: *error }, None)
+        }
+        Ok(error) => Attempt::Again(FetchError::Unreachable { url, source: error }, None),
+        Err(source) => Attempt::Again(FetchError::Unreachable { url, source }, None),
+    }
+}
+
+fn local(url: &Url) -> Option<std::path::PathBuf> {
+    (url.scheme() == "file").then(|| url.to_file_path().ok()).flatten()
+}
+
+fn local_error(url: &Url, error: io::Error) -> FetchError {
+    match error.kind() {
+        io::ErrorKind::NotFound => FetchError::Missing { url: url.clone(), status: StatusCode::NOT_FOUND },
+        _ => FetchError::Unreachable { url: url.clone(), source: error.into() },
+    }
+}

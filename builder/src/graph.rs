@@ -1,0 +1,145 @@
+//! Does things that depend on each other, several at once: parents before their children, independent ones together.
+
+use std::sync::{Condvar, Mutex};
+
+/// What became of a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome<T, E> {
+    /// It was done.
+    Done(T),
+    /// It failed itself.
+    Failed(E),
+    /// A node it depends on was not done.
+    Skipped,
+}
+
+struct State<T, E> {
+    outcomes: Vec<Option<Outcome<T, E>>>,
+    started: Vec<bool>,
+    /// Nothing new is started any more.
+    stopped: bool,
+}
+
+/// Calls `work` for every node, on at most `jobs` threads; `parents[n]` is the node that must be done before `n`, and
+/// has a smaller number. `work` gets the node and what its parent gave. After the first failure nothing new is started
+/// unless `keep_going`; what runs is finished.
+pub fn run<T: Clone + Send, E: Send>(
+    parents: &[Option<usize>],
+    jobs: usize,
+    keep_going: bool,
+    work: impl Fn(usize, Option<&T>) -> Result<T, E> + Sync,
+) -> Vec<Outcome<T, E>> {
+    debug_assert!(parents.iter().enumerate().all(|(node, parent)| parent.is_none_or(|parent| parent < node)));
+    let count = parents.len();
+    let empty = State { outcomes: (0..count).map(|_| None).collect(), started: vec![false; count], stopped: false };
+    let state = Mutex::new(empty);
+    let changed = Condvar::new();
+    std::thread::scope(|scope| {
+        for _ in 0..jobs.clamp(1, count.max(1)) {
+            scope.spawn(|| worker(parents, keep_going, &state, &changed, &work));
+        }
+    });
+    let state = state.into_inner().expect("a worker that panics takes the whole scope with it");
+    state.outcomes.into_iter().map(|outcome| outcome.unwrap_or(Outcome::Skipped)).collect()
+}
+
+fn worker<T: Clone, E>(
+    parents: &[Option<usize>],
+    keep_going: bool,
+    state: &Mutex<State<T, E>>,
+    changed: &Condvar,
+    work: &impl Fn(usize, Option<&T>) -> Result<T, E>,
+) {
+    let mut held = state.lock().expect("no worker panics while it holds the state");
+    loop {
+        skip_children(parents, &mut held);
+        let Some(node) = next(parents, &held) else {
+            if held.stopped || held.started.iter().all(|started| *started) {
+                changed.notify_all();
+                return;
+            }
+            held = changed.wait(held).expect("no worker panics while it holds the state");
+            continue;
+        };
+        held.started[node] = true;
+        let parent = parents[node].and_then(|parent| match &held.outcomes[parent] {
+            Some(Outcome::Done(value)) => Some(value.clone()),
+            _ => None,
+        });
+        drop(held);
+        let outcome = work(node, parent.as_ref());
+        held = state.lock().expect("no worker panics while it holds the state");
+        held.stopped |= outcome.is_err() && !keep_going;
+        held.outcomes[node] = Some(match outcome {
+            Ok(value) => Outcome::Done(value),
+            Err(error) => Outcome::Failed(error),
+        });
+        changed.notify_all();
+    }
+}
+
+/// The first node that can be started.
+fn next<T, E>(parents: &[Option<usize>], state: &State<T, E>) -> Option<usize> {
+    let is_ready = |node: &usize| match parents[*node] {
+        None => true,
+        Some(parent) => matches!(state.outcomes[parent], Some(Outcome::Done(_))),
+    };
+    if state.stopped {
+        return None;
+    }
+    (0..parents.len()).filter(|node| !state.started[*node]).find(is_ready)
+}
+
+/// Parents have smaller numbers, so one pass reaches grandchildren too.
+fn skip_children<T, E>(parents: &[Option<usize>], state: &mut State<T, E>) {
+    for node in 0..parents.len() {
+        let Some(parent) = parents[node] else { continue };
+        if !state.started[node] && matches!(state.outcomes[parent], Some(Outcome::Failed(_) | Outcome::Skipped)) {
+            state.started[node] = true;
+            state.outcomes[node] = Some(Outcome::Skipped);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    #[test]
+    fn children_get_what_their_parent_gave() {
+        let parents = [None, Some(0), Some(1), None, Some(3)];
+        let outcomes = run::<usize, ()>(&parents, 3, false, |node, parent| Ok(node + parent.copied().unwrap_or(100)));
+        let expected = [100, 101, 103, 103, 107].map(Outcome::Done);
+        assert_eq!(outcomes, expected);
+    }
+
+    #[test]
+    fn a_failure_stops_its_children_and_with_keep_going_no_one_else() {
+        let parents = [None, Some(0), Some(1), None, Some(3)];
+        let outcomes = run::<(), usize>(&parents, 2, true, |node, _| if node == 1 { Err(node) } else { Ok(()) });
+        let expected =
+            [Outcome::Done(()), Outcome::Failed(1), Outcome::Skipped, Outcome::Done(()), Outcome::Done(())];
+        assert_eq!(outcomes, expected);
+        let outcomes = run::<(), ()>(&parents, 1, false, |_, _| Err(()));
+        assert_eq!(outcomes.iter().filter(|outcome| **outcome == Outcome::Failed(())).count(), 1);
+    }
+
+    #[test]
+    fn independent_nodes_run_at_the_same_time() {
+        let barrier = std::sync::Barrier::new(4);
+        let most = AtomicUsize::new(0);
+        run::<(), ()>(&[None; 4], 4, false, |_, _| {
+            most.fetch_add(1, Ordering::SeqCst);
+            barrier.wait();
+            Ok(())
+        });
+        assert_eq!(most.into_inner(), 4);
+    }
+
+    #[test]
+    fn nothing_to_do_is_no_error() {
+        assert_eq!(run::<(), ()>(&[], 4, false, |_, _| Ok(())), []);
+    }
+}

@@ -1,0 +1,28 @@
+//! drystone builds families of OCI images without a daemon, without root and without privileges.
+//!
+//! The stages, each with its own types, from what people write to what a registry has:
+//!
+//! 1. [`load`]: a directory of specs → a checked [`spec::Family`]
+//! 2. [`plan`]: the family → every package by digest, with the help of [`apt`]
+//! 3. [`build`]: the plan → layers and images in a layout; the kinds of steps are in [`steps`]
+//! 4. [`push`]: the layout → a registry
+//!
+//! This library does not print, exit, or read the environment or the clock. What happens is told to an
+//! [`events::Observer`]; what went wrong is a [`error::BuildError`].
+
+pub mod accounts;
+pub mod apt;
+pub mod build;
+pub mod error;
+pub mod events;
+pub mod fetch;
+pub mod graph;
+pub mod image;
+pub mod layers;
+pub mod listing;
+pub mod load;
+pub mod package;
+pub mod plan;
+pub mod push;
+pub mod scrub;
+pub mod steps;

@@ -1,0 +1,139 @@
+//! The images of a layout as people list them: names, ids, dates, sizes, labels.
+
+use std::collections::BTreeMap;
+use std::io::{self, Read};
+
+use content::Digest;
+use layer::compress::decompress;
+use oci::Descriptor;
+use store::{Layout, StoreError, StoredImage};
+
+use crate::image::UNPACKED_SIZE;
+
+/// A row of the list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// The registry and repository, such as `localhost:5100/redis`.
+    pub repository: String,
+    /// The tag, or `<none>`.
+    pub tag: String,
+    /// The digest of the configuration.
+    pub id: Digest,
+    /// The digest of the manifest.
+    pub digest: Digest,
+    /// When it was made, in seconds since 1970, if it says so.
+    pub created: Option<i64>,
+    /// Bytes of the files in all its layers, shared or not.
+    pub virtual_size: u64,
+    /// Bytes of its blobs as they are stored.
+    pub stored_size: u64,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// A condition on labels: `key`, or `key=value`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LabelFilter {
+    key: String,
+    value: Option<String>,
+}
+
+/// A filter that is not understood.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not a filter: expected `label=KEY` or `label=KEY=VALUE`")]
+pub struct FilterError(String);
+
+impl std::str::FromStr for LabelFilter {
+    type Err = FilterError;
+
+    fn from_str(text: &str) -> Result<Self, FilterError> {
+        let invalid = || FilterError(text.to_owned());
+        let label = text.strip_prefix("label=").filter(|label| !label.is_empty()).ok_or_else(invalid)?;
+        let (key, value) = label.split_once('=').map_or((label, None), |(key, value)| (key, Some(value.to_owned())));
+        if key.is_empty() {
+            return Err(invalid());
+        }
+        Ok(Self { key: key.to_owned(), value })
+    }
+}
+
+impl LabelFilter {
+    /// Whether an image with these labels passes.
+    pub fn passes(&self, labels: &BTreeMap<String, String>) -> bool {
+        labels.get(&self.key).is_some_and(|found| self.value.as_ref().is_none_or(|value| value == found))
+    }
+}
+
+/// The images of a layout that pass all filters, by name.
+pub fn rows(layout: &Layout, filters: &[LabelFilter]) -> Result<Vec<Row>, StoreError> {
+    let mut rows = Vec::new();
+    for (reference, image) in layout.images()? {
+        let image = image?;
+        if filters.iter().all(|filter| filter.passes(&image.config.config.labels)) {
+            rows.push(row(layout, reference.name(), reference.tag().map(ToString::to_string), &image)?);
+        }
+    }
+    Ok(rows)
+}
+
+fn row(layout: &Layout, repository: String, tag: Option<String>, image: &StoredImage) -> Result<Row, StoreError> {
+    let manifest = &image.manifest;
+    let mut virtual_size = 0;
+    for layer in &manifest.layers {
+        virtual_size += unpacked_size(layout, layer)?;
+    }
+    let created = image.config.created.as_deref().and_then(|text| text.parse::<jiff::Timestamp>().ok());
+    Ok(Row {
+        repository,
+        tag: tag.unwrap_or_else(|| "<none>".to_owned()),
+        id: manifest.config.digest,
+        digest: image.descriptor.digest,
+        created: created.map(jiff::Timestamp::as_second),
+        virtual_size,
+        stored_size: manifest.config.size + manifest.layers.iter().map(|layer| layer.size).sum::<u64>(),
+        labels: image.config.config.labels.clone(),
+    })
+}
+
+/// What a layer's files take once unpacked: from its annotation, or by reading a layer that others made.
+fn unpacked_size(layout: &Layout, layer: &Descriptor) -> Result<u64, StoreError> {
+    if let Some(size) = layer.annotations.get(UNPACKED_SIZE).and_then(|text| text.parse().ok()) {
+        return Ok(size);
+    }
+    let blob = layout.open_blob(layer.digest, layer.size)?;
+    add_up(blob).map_err(|source| StoreError::Io {
+        action: "read",
+        path: layout.blob_path(layer.digest),
+        source,
+    })
+}
+
+fn add_up(blob: impl Read + Send) -> io::Result<u64> {
+    let mut size = 0;
+    layer::read::entries(decompress(blob)?, |entry, _| {
+        size += entry.kind.size();
+        Ok(())
+    })?;
+    Ok(size)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn filters_ask_for_a_label_or_for_its_value() {
+        let labels = BTreeMap::from([("net.juniper.contrail".to_owned(), "webui".to_owned())]);
+        for (filter, expected) in [
+            ("label=net.juniper.contrail", true),
+            ("label=net.juniper.contrail=webui", true),
+            ("label=net.juniper.contrail=config", false),
+            ("label=net.juniper", false),
+        ] {
+            assert_eq!(filter.parse::<LabelFilter>().unwrap().passes(&labels), expected, "{filter}");
+        }
+        for filter in ["", "label", "label=", "label==x", "dangling=true"] {
+            assert!(filter.parse::<LabelFilter>().is_err(), "{filter}");
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! From a directory to a family: reads `family.yaml` and every image's `image.yaml`, and hands the texts to the
+//! language of specs.
+
+use std::fs;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use spec::{Diagnostics, Family, SourceFile, Variables};
+
+/// The file that makes a directory a family.
+pub const FAMILY_FILE: &str = "family.yaml";
+/// The file that makes a directory an image.
+pub const IMAGE_FILE: &str = "image.yaml";
+
+/// No spec that a person wrote is larger than this.
+const LARGEST_SPEC: u64 = 1 << 20;
+
+/// A family and where it was read from.
+#[derive(Debug)]
+pub struct LoadedFamily {
+    /// The family's directory.
+    pub directory: PathBuf,
+    /// What its files say.
+    pub family: Family,
+}
+
+/// Why a family could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// There is no such family.
+    #[error("`{}` is not a family: it has no {FAMILY_FILE}", .0.display())]
+    NoFamily(PathBuf),
+    /// A file or directory could not be read.
+    #[error("cannot read `{}`", path.display())]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The files were read, and are wrong.
+    #[error(transparent)]
+    Wrong(#[from] Diagnostics),
+}
+
+/// Reads the family in `directory`, or the one whose `family.yaml` this is.
+pub fn load(directory: &Path, variables: &Variables) -> Result<LoadedFamily, LoadError> {
+    let directory = match directory.file_name() {
+        Some(name) if name == FAMILY_FILE => directory.parent().filter(|parent| *parent != Path::new("")).unwrap_or(Path::new(".")),
+        _ => directory,
+    };
+    let family_file = directory.join(FAMILY_FILE);
+    if !family_file.is_file() {
+        return Err(LoadError::NoFamily(directory.to_path_buf()));
+    }
+    let images = image_directories(directory)?
+        .into_iter()
+        .map(|(name, path)| Ok((name, read_spec(&path)?)))
+        .collect::<Result<_, LoadError>>()?;
+    let family = Family::assemble(read_spec(&family_file)?, images, variables)?;
+    Ok(LoadedFamily { directory: directory.to_path_buf(), family })
+}
+
+/// The directories below the family's that hold an `image.yaml`, by name.
+fn image_directories(family: &Path) -> Result<Vec<(String, PathBuf)>, LoadError> {
+    let read = |source| LoadError::Read { path: family.to_path_buf(), source };
+    let mut found = Vec::new();
+    for item in fs::read_dir(family).map_err(read)? {
+        let item = item.map_err(read)?;
+        let file = item.path().join(IMAGE_FILE);
+        if let (true, Ok(name)) = (file.is_file(), item.file_name().into_string()) {
+            found.push((name, file));
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+fn read_spec(path: &Path) -> Result<SourceFile, LoadError> {
+    let failed = |source| LoadError::Read { path: path.to_path_buf(), source };
+    let mut text = String::new();
+    let file = fs::File::open(path).map_err(failed)?;
+    file.take(LARGEST_SPEC + 1).read_to_string(&mut text).map_err(failed)?;
+    if text.len() as u64 > LARGEST_SPEC {
+        let message = format!("a spec is at most {LARGEST_SPEC} bytes");
+        return Err(failed(io::Error::new(io::ErrorKind::FileTooLarge, message)));
+    }
+    Ok(SourceFile::new(path.display().to_string(), text))
+}

@@ -1,0 +1,4 @@
+//! Debian packages on their way into layers: fetched once, turned into a segment once, whatever family needs them.
+
+pub mod database;
+pub mod segment;

@@ -1,0 +1,270 @@
+//! What a family means today: for every image the exact packages, by digest, in the order in which they are laid.
+//! Building a plan makes no more decisions.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use content::Digest;
+use debian::order::unpack_order;
+use debian::package::Package;
+use debian::solver::{PackageId, Request, Universe};
+use spec::{AptIndex, AptSource, Diagnostic, Family, Image, Located, Parent, PackageRequest, Step, Trust};
+use url::Url;
+
+use crate::apt::archive::{Archives, Offer};
+use crate::error::BuildError;
+
+/// A package by digest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LockedPackage {
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// Its architecture, or `all`.
+    pub architecture: String,
+    /// Where the `.deb` is.
+    pub url: Url,
+    /// Bytes of the `.deb`.
+    pub size: u64,
+    /// The digest of the `.deb`.
+    pub sha256: Digest,
+}
+
+impl LockedPackage {
+    /// `name=version`, as people and metadata files write it.
+    pub fn label(&self) -> String {
+        format!("{}={}", self.name, self.version)
+    }
+}
+
+/// An image of a plan.
+#[derive(Debug)]
+pub struct PlannedImage<'a> {
+    /// Its spec.
+    pub image: &'a Image,
+    /// Its parent's place in the plan.
+    pub parent: Option<usize>,
+    /// New packages for each step that installs some, keyed by the step's place in the spec.
+    pub packages: BTreeMap<usize, Vec<LockedPackage>>,
+}
+
+/// A family with every package named by digest; parents come before their children.
+#[derive(Debug)]
+pub struct Plan<'a> {
+    /// The images.
+    pub images: Vec<PlannedImage<'a>>,
+    /// Sources that nobody vouches for.
+    pub unsigned_sources: Vec<String>,
+}
+
+impl<'a> Plan<'a> {
+    /// Resolves the packages of the wanted images and of their parents. `wanted` gets a name and says whether it is.
+    pub fn make(
+        family: &'a Family,
+        wanted: &dyn Fn(&str) -> bool,
+        archives: &Archives<'_>,
+    ) -> Result<Self, BuildError> {
+        let chosen = with_parents(family, wanted);
+        let mut resolver = Resolver { family, archives, offers: BTreeMap::new(), universes: BTreeMap::new() };
+        let mut images: Vec<PlannedImage<'a>> = Vec::new();
+        let mut installed: Vec<Vec<Package>> = Vec::new();
+        for image in family.images.iter().filter(|image| chosen.contains(image.name.as_str())) {
+            refuse_what_is_missing(image)?;
+            let parent = match &image.from.value {
+                Parent::Sibling(name) => images.iter().position(|planned| planned.image.name.value == *name),
+                Parent::Scratch | Parent::External(_) => None,
+            };
+            let mut present = parent.map(|parent| installed[parent].clone()).unwrap_or_default();
+            let packages = resolver.image(image, &mut present)?;
+            images.push(PlannedImage { image, parent, packages });
+            installed.push(present);
+        }
+        let unsigned = |source: &&AptSource| matches!(source.trust, Trust::Unsigned(_));
+        let used: BTreeSet<&str> = chosen_sources(&images);
+        let unsigned_sources = family.sources.iter().filter(unsigned).map(|source| source.name.value.clone());
+        Ok(Self { unsigned_sources: unsigned_sources.filter(|name| used.contains(name.as_str())).collect(), images })
+    }
+}
+
+fn chosen_sources<'a>(images: &[PlannedImage<'a>]) -> BTreeSet<&'a str> {
+    let with_packages = images.iter().filter(|planned| !planned.packages.is_empty());
+    with_packages.flat_map(|planned| planned.image.sources.iter().map(|name| name.value.as_str())).collect()
+}
+
+/// The names of the wanted images and of all they are built on.
+fn with_parents<'a>(family: &'a Family, wanted: &dyn Fn(&str) -> bool) -> BTreeSet<&'a str> {
+    let mut chosen = BTreeSet::new();
+    for image in family.images.iter().filter(|image| wanted(image.name.as_str())) {
+        chosen.insert(image.name.as_str());
+        chosen.extend(family.ancestors(image).map(|parent| parent.name.as_str()));
+    }
+    chosen
+}
+
+/// What the language knows and this version cannot build.
+fn refuse_what_is_missing(image: &Image) -> Result<(), BuildError> {
+    let later = "this version cannot do it yet";
+    if let Parent::External(reference) = &image.from.value {
+        let title = format!("`{reference}` is an image of a registry, which cannot be a parent yet");
+        return Err(BuildError::at(&image.from.span, title, "build on `scratch` or on an image of the family"));
+    }
+    if let Some(pattern) = image.exclude.first() {
+        return Err(BuildError::at(&pattern.span, format!("`exclude`: {later}"), ""));
+    }
+    if let Some(budget) = &image.layer_budget {
+        return Err(BuildError::at(&budget.span, format!("`layers: budget`: {later}"), ""));
+    }
+    if let Some(platform) = image.platforms.iter().find(|platform| platform.as_str() != "linux/amd64") {
+        return Err(BuildError::at(&platform.span, format!("{platform}: {later}"), "only linux/amd64 is built"));
+    }
+    Ok(())
+}
+
+struct Resolver<'a> {
+    family: &'a Family,
+    archives: &'a Archives<'a>,
+    offers: BTreeMap<String, Vec<Offer>>,
+    universes: BTreeMap<Vec<String>, Choice>,
+}
+
+/// All packages that an image's sources offer.
+struct Choice {
+    universe: Universe,
+    /// Which archive has a `.deb`.
+    archives: HashMap<Digest, Url>,
+}
+
+impl Resolver<'_> {
+    /// Resolves every step of an image; `present` are the packages it has so far.
+    fn image(
+        &mut self,
+        image: &Image,
+        present: &mut Vec<Package>,
+    ) -> Result<BTreeMap<usize, Vec<LockedPackage>>, BuildError> {
+        let mut locked = BTreeMap::new();
+        for (place, step) in image.steps.iter().enumerate() {
+            let Step::Packages(requests) = step else { continue };
+            let choice = self.choice(image, present, requests)?;
+            let new = resolve(&choice.universe, image, requests, present)?;
+            locked.insert(place, new.iter().map(|id| choice.lock(*id)).collect());
+            present.extend(new.iter().map(|id| choice.universe.package(*id).clone()));
+        }
+        Ok(locked)
+    }
+
+    fn choice(
+        &mut self,
+        image: &Image,
+        present: &[Package],
+        requests: &[Located<PackageRequest>],
+    ) -> Result<&Choice, BuildError> {
+        let names: Vec<String> = image.sources.iter().map(|name| name.value.clone()).collect();
+        if names.is_empty() {
+            let help = "name one under `sources:` of family.yaml, and under `defaults: sources:` or in the image";
+            return Err(BuildError::at(&requests[0].span, "packages need a source, and the image has none", help));
+        }
+        for name in &names {
+            if !self.offers.contains_key(name) {
+                let source = self.family.source(name).expect("assembling a family checks the names of sources");
+                self.offers.insert(name.clone(), self.archives.fetch(source)?);
+            }
+        }
+        if !self.universes.contains_key(&names) {
+            let offers = names.iter().flat_map(|name| &self.offers[name]);
+            let choice = Choice::new(self.archives.architecture, offers, &[])?;
+            self.universes.insert(names.clone(), choice);
+        }
+        let known = &self.universes[&names].universe;
+        let missing = present.iter().filter(|package| known.find(package.name(), package.version()).is_none());
+        let foreign: Vec<Package> = missing.cloned().collect();
+        if !foreign.is_empty() {
+            // The parent has packages from sources that this image does not use: they stay, but offer no choice.
+            let offers = names.iter().flat_map(|name| &self.offers[name]);
+            let choice = Choice::new(self.archives.architecture, offers, &foreign)?;
+            let key = [names.clone(), foreign.iter().map(|package| package.name().to_owned()).collect()].concat();
+            return Ok(self.universes.entry(key).or_insert(choice));
+        }
+        Ok(&self.universes[&names])
+    }
+}
+
+impl Choice {
+    fn new<'o>(
+        architecture: &str,
+        offers: impl Iterator<Item = &'o Offer> + Clone,
+        foreign: &[Package],
+    ) -> Result<Self, BuildError> {
+        let mut archives = HashMap::new();
+        for offer in offers.clone() {
+            for digest in offer.packages.iter().filter_map(|package| package.download().map(|found| found.sha256)) {
+                archives.entry(digest).or_insert_with(|| offer.url.clone());
+            }
+        }
+        let mut indexes: Vec<Vec<Package>> = offers.map(|offer| offer.packages.clone()).collect();
+        indexes.push(foreign.to_vec());
+        Ok(Self { universe: Universe::new(architecture, indexes)?, archives })
+    }
+
+    fn lock(&self, id: PackageId) -> LockedPackage {
+        let package = self.universe.package(id);
+        let download = package.download().expect("only packages of an index are chosen");
+        let archive = self.archives.get(&download.sha256).expect("every package of an index has an archive");
+        LockedPackage {
+            name: package.name().to_owned(),
+            version: package.version().to_string(),
+            architecture: package.architecture().to_owned(),
+            url: archive.join(download.filename).expect("file names of an index are checked when it is read"),
+            size: download.size,
+            sha256: download.sha256,
+        }
+    }
+}
+
+fn resolve(
+    universe: &Universe,
+    image: &Image,
+    requests: &[Located<PackageRequest>],
+    present: &[Package],
+) -> Result<Vec<PackageId>, BuildError> {
+    let installed: Vec<PackageId> =
+        present.iter().filter_map(|package| universe.find(package.name(), package.version())).collect();
+    let mut install = Vec::new();
+    for request in requests {
+        let parsed = request.to_string().parse();
+        install.push(parsed.map_err(|error: debian::solver::PackageRequestError| {
+            BuildError::at(&request.span, error.to_string(), "")
+        })?);
+    }
+    let essential = present.is_empty();
+    let request = Request { installed: &installed, install: &install, essential, recommends: image.recommends };
+    match universe.resolve(&request) {
+        Ok(resolution) => Ok(unpack_order(universe, &resolution.packages)?),
+        Err(error) => Err(unresolved(universe, image, requests, &installed, &error)),
+    }
+}
+
+/// Points at the request that cannot be met: the first that fails when it is asked for alone, else the first.
+fn unresolved(
+    universe: &Universe,
+    image: &Image,
+    requests: &[Located<PackageRequest>],
+    installed: &[PackageId],
+    error: &debian::solver::ResolveError,
+) -> BuildError {
+    let fails = |request: &&Located<PackageRequest>| {
+        let Ok(parsed) = request.to_string().parse() else { return true };
+        let alone = Request { installed, install: &[parsed], essential: false, recommends: false };
+        universe.resolve(&alone).is_err()
+    };
+    let place = requests.iter().find(fails).unwrap_or(&requests[0]);
+    let sources: Vec<&str> = image.sources.iter().map(|name| name.value.as_str()).collect();
+    let diagnostic = Diagnostic::new(place.span.clone(), error.to_string())
+        .label("asked for here")
+        .help(format!("the image {} uses the sources: {}", image.name, sources.join(", ")));
+    BuildError::Spec(diagnostic.into())
+}
+
+/// Whether an archive's indexes come with a signature.
+pub fn is_signed(source: &AptSource) -> bool {
+    matches!((&source.trust, &source.index), (Trust::Keyring(_), AptIndex::Suites { .. }))
+}

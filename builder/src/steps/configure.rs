@@ -1,0 +1,179 @@
+//! The step that runs maintainer scripts over packages that were laid: every `preinst`, then `dpkg --configure`, with
+//! the image's own programs.
+
+use std::ffi::OsString;
+use std::fmt::Write as _;
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use debian::deb822::single_stanza;
+use layer::record::TreeDir;
+use layer::view::View;
+use sandbox::{Network, Stdin, User};
+use spec::ImageName;
+
+use crate::error::BuildError;
+use crate::image::DEFAULT_PATH;
+use crate::package::database::{Database, Unpacked};
+use crate::package::segment::Segment;
+use crate::plan::LockedPackage;
+use crate::steps::commands::{Invocation, Runner};
+
+/// Counts versions of what this module does; part of the step's key.
+pub const VERSION: &str = "configure 1";
+
+/// Printed before the name of the package whose `preinst` failed.
+const PREINST_FAILED: &str = "drystone: preinst failed: ";
+/// What dpkg prints before the name of a package that it could not configure.
+const CONFIGURE_FAILED: &str = "dpkg: error processing package ";
+
+/// Runs the scripts of `packages`, which the last of `laid` holds, over the others; the changes are in `upper`.
+pub fn run(
+    runner: &Runner<'_>,
+    image: &ImageName,
+    packages: &[LockedPackage],
+    segments: &[Segment],
+    laid: &[TreeDir],
+    upper: &TreeDir,
+    epoch: i64,
+) -> Result<(), BuildError> {
+    let before = &laid[..laid.len() - 1];
+    let unpacked: Vec<Unpacked<'_>> =
+        packages.iter().zip(segments).map(|(package, segment)| Unpacked { package, segment }).collect();
+    let root = upper.root();
+    let database = Database { before: View::new(before), laid: View::new(laid), root: &root };
+    let names = database.write(&unpacked)?;
+    let invocation = Invocation {
+        image,
+        what: "the packages' scripts",
+        argv: ["/bin/sh", "-s"].map(OsString::from).to_vec(),
+        env: environment(epoch),
+        directory: "/".into(),
+        user: User::default(),
+        network: Network::None,
+        stdin: Stdin::Data(script(&unpacked, &names).into_bytes()),
+    };
+    runner.run(invocation, laid, upper).map_err(name_the_package)?;
+    database.clean()?;
+    scrub_accounts(&root, epoch)?;
+    Ok(())
+}
+
+/// As dpkg gives it to scripts, with nothing of the builder's own environment.
+fn environment(epoch: i64) -> Vec<(OsString, OsString)> {
+    let epoch = epoch.to_string();
+    let variables = [
+        ("PATH", DEFAULT_PATH),
+        ("HOME", "/root"),
+        ("SHELL", "/bin/sh"),
+        ("TERM", "dumb"),
+        ("LC_ALL", "C.UTF-8"),
+        ("TZ", "UTC"),
+        ("DEBIAN_FRONTEND", "noninteractive"),
+        ("DEBCONF_NONINTERACTIVE_SEEN", "true"),
+        ("DPKG_COLORS", "never"),
+        // The day of a password's change and the order of sets in Python's bytecode would differ from run to run.
+        ("SOURCE_DATE_EPOCH", &epoch),
+        ("PYTHONHASHSEED", "0"),
+    ];
+    variables.map(|(name, value)| (name.into(), value.into())).to_vec()
+}
+
+/// The driver, read by the image's shell from standard input. Names and versions are checked where they are parsed and
+/// hold nothing that a shell would act upon; they are quoted all the same.
+fn script(packages: &[Unpacked<'_>], names: &[String]) -> String {
+    let mut script = String::from(
+        "umask 022\n\
+         export DPKG_ADMINDIR=/var/lib/dpkg DPKG_ROOT= DPKG_MAINTSCRIPT_DEBUG=0\n\
+         DPKG_RUNNING_VERSION=$(dpkg-query -W -f '${Version}' dpkg 2>/dev/null); export DPKG_RUNNING_VERSION\n\
+         preinst() {\n\
+         \tDPKG_MAINTSCRIPT_NAME=preinst DPKG_MAINTSCRIPT_PACKAGE=$1 DPKG_MAINTSCRIPT_ARCH=$2 \\\n\
+         \tDPKG_MAINTSCRIPT_PACKAGE_REFCOUNT=1 \"/var/lib/dpkg/info/$3.preinst\" install </dev/null && return\n",
+    );
+    let _ = writeln!(script, "\techo \"{PREINST_FAILED}$1\"\n\texit 1\n}}");
+    // base-passwd's script makes /etc/passwd, which others need.
+    let mut order: Vec<usize> = (0..packages.len()).filter(|place| packages[*place].segment.record.preinst).collect();
+    order.sort_by_key(|place| packages[*place].package.name != "base-passwd");
+    for place in order {
+        let package = packages[place].package;
+        let _ = writeln!(script, "preinst '{}' '{}' '{}'", package.name, native(packages[place].segment), names[place]);
+    }
+    script.push_str("exec dpkg --force-unsafe-io --configure --pending </dev/null\n");
+    script
+}
+
+fn native(segment: &Segment) -> String {
+    single_stanza(&segment.record.control)
+        .ok()
+        .and_then(|stanza| stanza.get("Architecture").map(|text| text.trim().to_owned()))
+        .unwrap_or_default()
+}
+
+/// Finds in the output which package failed.
+fn name_the_package(error: BuildError) -> BuildError {
+    let BuildError::Command { image, what, outcome, last_lines } = error else { return error };
+    let what = last_lines.iter().find_map(|line| named_in(line)).unwrap_or(what);
+    BuildError::Command { image, what, outcome, last_lines }
+}
+
+fn named_in(line: &str) -> Option<String> {
+    if let Some(package) = line.strip_prefix(PREINST_FAILED) {
+        return Some(format!("the preinst script of {package}"));
+    }
+    let rest = line.strip_prefix(CONFIGURE_FAILED)?;
+    let package = rest.split_whitespace().next()?;
+    Some(format!("configuring the package {package}"))
+}
+
+/// Passwords' dates in `/etc/shadow` become those of the image; most programs honour `SOURCE_DATE_EPOCH`, not all.
+fn scrub_accounts(root: &Path, epoch: i64) -> io::Result<()> {
+    let path = root.join("etc/shadow");
+    let text = match fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    let day = (epoch / 86400).to_string();
+    let scrubbed: String = text.split_inclusive('\n').map(|line| with_day(line, &day)).collect();
+    if scrubbed == text { Ok(()) } else { fs::write(path, scrubbed) }
+}
+
+/// Replaces the third field of a line of shadow(5) unless it is empty or 0, which mean something.
+fn with_day(line: &str, day: &str) -> String {
+    let mut fields: Vec<&str> = line.split(':').collect();
+    if let Some(field) = fields.get_mut(2).filter(|field| !field.is_empty() && **field != "0") {
+        *field = day;
+    }
+    fields.join(":")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_failed_package_is_found_in_the_output() {
+        let cases = [
+            ("drystone: preinst failed: redis", Some("the preinst script of redis")),
+            ("dpkg: error processing package uwsgi-core (--configure):", Some("configuring the package uwsgi-core")),
+            ("Setting up redis (7.0) ...", None),
+        ];
+        for (line, expected) in cases {
+            assert_eq!(named_in(line).as_deref(), expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn only_the_day_of_a_shadow_line_changes() {
+        let cases = [
+            ("root:*:19000:0:99999:7:::\n", "root:*:20000:0:99999:7:::\n"),
+            ("must:change:0:0:99999:7:::\n", "must:change:0:0:99999:7:::\n"),
+            ("never::::::::\n", "never::::::::\n"),
+            ("", ""),
+        ];
+        for (line, expected) in cases {
+            assert_eq!(with_day(line, "20000"), expected);
+        }
+    }
+}

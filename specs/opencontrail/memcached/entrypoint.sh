@@ -1,0 +1,9 @@
+#!/bin/sh
+# Starts memcached. Arguments alone are meant for it.
+set -eu
+
+case "${1:-}" in
+    '' | -*) set -- memcached "$@" ;;
+esac
+
+exec "$@"

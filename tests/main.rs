@@ -1,0 +1,9 @@
+//! Whole builds through the real binary, judged by other people's tools.
+//!
+//! `tests/run` installs the tools and starts this. What a test needs and does not find makes it fail and say so.
+
+mod architecture;
+mod build;
+mod family;
+mod images;
+mod support;

@@ -1,0 +1,4 @@
+//! What tests share: the binary, directories, other people's tools.
+
+pub mod docker;
+pub mod program;

@@ -1,0 +1,107 @@
+//! Running the binary and other programs, with errors that say what was run and what it printed.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// The root of the repository.
+pub fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the builder is a directory of the repository").to_path_buf()
+}
+
+/// The family of the repository.
+pub fn opencontrail() -> PathBuf {
+    repository().join("specs/opencontrail")
+}
+
+/// The binary, with a cache that tests keep between runs so that packages are fetched once.
+pub fn drystone() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_drystone"));
+    command.env("DRYSTONE_CACHE_DIR", shared_cache()).env_remove("SOURCE_DATE_EPOCH").env_remove("DRYSTONE_LAYOUT");
+    command
+}
+
+/// Where tests keep downloads between runs.
+pub fn shared_cache() -> PathBuf {
+    let home = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+    let caches = home.or_else(|| std::env::var_os("HOME").map(|home| Path::new(&home).join(".cache")));
+    caches.unwrap_or_else(std::env::temp_dir).join("drystone-tests")
+}
+
+/// What a program printed, and whether it succeeded.
+pub struct Finished {
+    pub line: String,
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Finished {
+    /// Panics with everything the program printed unless it succeeded.
+    #[track_caller]
+    pub fn success(self) -> Self {
+        assert_eq!(self.code, Some(0), "{}\n--- stdout\n{}\n--- stderr\n{}", self.line, self.stdout, self.stderr);
+        self
+    }
+
+    /// Panics unless the exit code is this one and all texts are in what it printed on standard error.
+    #[track_caller]
+    pub fn failure(self, code: i32, texts: &[&str]) -> Self {
+        assert_eq!(self.code, Some(code), "{}\n--- stdout\n{}\n--- stderr\n{}", self.line, self.stdout, self.stderr);
+        for text in texts {
+            assert!(self.stderr.contains(text), "{}: no `{text}` in\n{}", self.line, self.stderr);
+        }
+        self
+    }
+}
+
+/// Runs a command to its end.
+#[track_caller]
+pub fn run(command: &mut Command) -> Finished {
+    let line = format!("{command:?}");
+    let output = command.stdin(Stdio::null()).output();
+    let output: Output = output.unwrap_or_else(|error| panic!("{line}: {error}; tests/run installs what tests need"));
+    Finished {
+        line,
+        code: output.status.code(),
+        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}
+
+/// Runs another program that must succeed, and gives what it printed.
+#[track_caller]
+pub fn tool<S: AsRef<OsStr>>(program: &str, arguments: impl IntoIterator<Item = S>) -> String {
+    run(Command::new(program).args(arguments)).success().stdout
+}
+
+/// Asks again and again until there is an answer; panics with the last reason after the time is up.
+#[track_caller]
+pub fn eventually<T>(what: &str, within: Duration, mut ask: impl FnMut() -> Result<T, String>) -> T {
+    let started = Instant::now();
+    loop {
+        match ask() {
+            Ok(answer) => return answer,
+            Err(reason) if started.elapsed() > within => panic!("{what}: not within {within:?}: {reason}"),
+            Err(_) => std::thread::sleep(Duration::from_millis(200)),
+        }
+    }
+}
+
+/// A child that is killed when the test is over, however it ends.
+pub struct Background(pub std::process::Child);
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A port that nobody listens on now.
+pub fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port()
+}
