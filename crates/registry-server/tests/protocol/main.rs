@@ -1,0 +1,10 @@
+//! The distribution API as clients see it: requests over a loopback connection, and skopeo.
+
+#![expect(clippy::unwrap_used, clippy::print_stderr, reason = "helpers of tests fail and skip as tests do")]
+
+mod bench;
+mod blobs;
+mod discovery;
+mod manifests;
+mod skopeo;
+mod uploads;

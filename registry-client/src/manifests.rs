@@ -1,0 +1,130 @@
+//! Manifests and indexes, by tag and by digest.
+
+use bytes::Bytes;
+use content::Digest;
+use oci::{Descriptor, Document, MAX_MANIFEST_SIZE, MediaType, Reference, Tag};
+use reqwest::Method;
+use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE};
+
+use crate::client::Access;
+use crate::reply::Reply;
+use crate::{Client, Error, Remote};
+
+/// How a manifest is named in its repository.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ManifestName {
+    /// By tag, which may move.
+    Tag(Tag),
+    /// By digest, which cannot.
+    Digest(Digest),
+}
+
+impl From<&Reference> for ManifestName {
+    /// The digest if there is one; else the tag, which is `latest` if there is none.
+    fn from(reference: &Reference) -> Self {
+        match (reference.digest(), reference.tag()) {
+            (Some(digest), _) => Self::Digest(digest),
+            (None, Some(tag)) => Self::Tag(tag.clone()),
+            (None, None) => Self::Tag(Tag::latest()),
+        }
+    }
+}
+
+impl std::fmt::Display for ManifestName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Tag(tag) => tag.fmt(f),
+            Self::Digest(digest) => digest.fmt(f),
+        }
+    }
+}
+
+/// A manifest or index as a registry sent it.
+#[derive(Clone, Debug)]
+pub struct FetchedManifest {
+    /// Its kind, digest and size.
+    pub descriptor: Descriptor,
+    /// Its bytes; pass these on, not the document written anew.
+    pub bytes: Bytes,
+    /// What they mean.
+    pub document: Document,
+}
+
+impl Client {
+    /// What a tag names, without fetching it. `None` if it names nothing.
+    pub async fn head_manifest(&self, remote: &Remote, name: &ManifestName) -> Result<Option<Descriptor>, Error> {
+        let call = self.call(Method::HEAD, remote, &path(name), Access::Pull)?;
+        let reply = self.send(call.header("accept", Document::accepted().join(", "))).await?;
+        if reply.status() == 404 {
+            return Ok(None);
+        }
+        let reply = reply.expect(&[200]).await?;
+        let size = reply.header(CONTENT_LENGTH).and_then(|text| text.parse().ok());
+        match (reply.digest(), size) {
+            (Some(digest), Some(size)) => Ok(Some(Descriptor::new(media_type(&reply), digest, size))),
+            _ => {
+                drop(reply);
+                Ok(self.get_manifest(remote, name).await?.map(|fetched| fetched.descriptor))
+            }
+        }
+    }
+
+    /// Fetches a manifest or index, verified. `None` if it is not there.
+    pub async fn get_manifest(&self, remote: &Remote, name: &ManifestName) -> Result<Option<FetchedManifest>, Error> {
+        let call = self.call(Method::GET, remote, &path(name), Access::Pull)?;
+        let reply = self.send(call.header("accept", Document::accepted().join(", "))).await?;
+        if reply.status() == 404 {
+            return Ok(None);
+        }
+        let reply = reply.expect(&[200]).await?;
+        let (media_type, announced) = (media_type(&reply), reply.digest());
+        let bytes = reply.bytes(MAX_MANIFEST_SIZE).await?;
+        let found = Digest::of(&bytes);
+        let expected = match name {
+            ManifestName::Digest(digest) => Some(*digest),
+            ManifestName::Tag(_) => announced,
+        };
+        if let Some(expected) = expected.filter(|expected| *expected != found) {
+            return Err(Error::Damaged { registry: remote.registry.clone(), expected, found });
+        }
+        let document = Document::parse(&bytes, Some(&media_type))
+            .map_err(|source| Error::Document { what: format!("{remote} {name}"), source })?;
+        Ok(Some(FetchedManifest { descriptor: Descriptor::of(media_type, &bytes), bytes, document }))
+    }
+
+    /// Stores a manifest or index, whose blobs and manifests must be there.
+    pub async fn put_manifest(
+        &self,
+        remote: &Remote,
+        name: &ManifestName,
+        media_type: &MediaType,
+        bytes: Bytes,
+    ) -> Result<Digest, Error> {
+        let digest = Digest::of(&bytes);
+        let call = self.call(Method::PUT, remote, &path(name), Access::Push)?;
+        let reply = self.send(call.header("content-type", media_type).body(bytes)).await?;
+        let reply = reply.expect(&[200, 201, 202]).await?;
+        match reply.digest() {
+            Some(found) if found != digest => Err(reply.protocol(format!("the registry calls {digest} {found}"))),
+            _ => Ok(digest),
+        }
+    }
+
+    /// Deletes a tag, or a manifest with all its tags. Whether it was there.
+    pub async fn delete_manifest(&self, remote: &Remote, name: &ManifestName) -> Result<bool, Error> {
+        let reply = self.send(self.call(Method::DELETE, remote, &path(name), Access::Delete)?).await?;
+        if reply.status() == 404 {
+            return Ok(false);
+        }
+        reply.expect(&[200, 202, 204]).await.map(|_| true)
+    }
+}
+
+fn path(name: &ManifestName) -> String {
+    format!("manifests/{name}")
+}
+
+fn media_type(reply: &Reply) -> MediaType {
+    let text = reply.header(CONTENT_TYPE).unwrap_or_default();
+    MediaType::from(text.split(';').next().unwrap_or_default().trim())
+}

@@ -1,0 +1,54 @@
+//! How a client behaves.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use oci::Registry;
+
+use crate::{Anonymous, Credentials, Events, RetryPolicy, Silent};
+
+/// How a client behaves.
+#[derive(Clone)]
+pub struct Options {
+    /// What the client calls itself.
+    pub user_agent: String,
+    /// Registries that are spoken to over plain HTTP. Loopback addresses are, without being named.
+    pub insecure: BTreeSet<Registry>,
+    /// Loopback registries that speak TLS nevertheless.
+    pub secure: BTreeSet<Registry>,
+    /// Where a registry is reached, if not under its own name.
+    pub endpoints: BTreeMap<Registry, Registry>,
+    /// Certificates to trust besides the system's, each a PEM file's content.
+    pub certificates: Vec<Vec<u8>>,
+    /// Who knows the passwords.
+    pub credentials: Arc<dyn Credentials>,
+    /// How often, and after which pauses, something is tried again.
+    pub retry: RetryPolicy,
+    /// How many requests to one registry may be open at once.
+    pub connections_per_host: usize,
+    /// Larger blobs are sent in pieces of this size, so that a break costs no more than a piece.
+    pub chunk_size: u64,
+    /// How long nothing may move before a connection counts as broken.
+    pub stall: Duration,
+    /// Who wants to know how it goes.
+    pub events: Arc<dyn Events>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            user_agent: concat!("drystone/", env!("CARGO_PKG_VERSION")).to_owned(),
+            insecure: BTreeSet::new(),
+            secure: BTreeSet::new(),
+            endpoints: BTreeMap::new(),
+            certificates: Vec::new(),
+            credentials: Arc::new(Anonymous),
+            retry: RetryPolicy::default(),
+            connections_per_host: 8,
+            chunk_size: 64 << 20,
+            stall: Duration::from_secs(60),
+            events: Arc::new(Silent),
+        }
+    }
+}
