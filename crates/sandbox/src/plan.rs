@@ -1,0 +1,133 @@
+//! Everything a child needs to know, in the form in which system calls want it. Made before the child exists.
+
+use std::ffi::{CString, OsStr, OsString};
+use std::num::NonZeroU64;
+use std::os::unix::ffi::OsStrExt;
+
+use libc::sock_filter;
+use rustix::fs::{Gid, Uid};
+use rustix::process::Rlimit;
+
+use crate::filter;
+use crate::job::{Job, Network, User};
+use crate::run::RunError;
+use crate::rung::Rung;
+use crate::stage::{Stage, StagedMount};
+use crate::supervisor::identity;
+use crate::sys::Strings;
+
+/// How a child sets itself up.
+pub(crate) struct Plan {
+    /// Where the overlay's parts can be named without the directories above them.
+    pub(crate) stage: CString,
+    /// Overlayfs' options, with names relative to the stage.
+    pub(crate) overlay: CString,
+    pub(crate) hostname: Vec<u8>,
+    pub(crate) network: Network,
+    pub(crate) mounts: Vec<PlannedMount>,
+    /// Whether groups other than root's can be named on a mount.
+    pub(crate) has_groups: bool,
+    pub(crate) command: Command,
+}
+
+/// A mount beside the layers.
+pub(crate) struct PlannedMount {
+    /// What is mounted; none for an empty directory in memory.
+    pub(crate) source: Option<CString>,
+    /// Where, without symbolic links and without the leading slash.
+    pub(crate) target: CString,
+    pub(crate) read_only: bool,
+}
+
+/// How the command itself is started.
+pub(crate) struct Command {
+    pub(crate) directory: CString,
+    /// Programs to try, in order.
+    pub(crate) programs: Vec<CString>,
+    pub(crate) arguments: Strings,
+    pub(crate) environment: Strings,
+    pub(crate) open_files: Rlimit,
+    pub(crate) become_user: BecomeUser,
+    pub(crate) filter: Vec<sock_filter>,
+}
+
+/// How the command gets its ids.
+pub(crate) enum BecomeUser {
+    /// From the kernel.
+    Really { uid: Uid, gid: Gid, groups: Vec<Gid> },
+    /// From the supervisor, to whom this timer slack names them.
+    Supervised { slack: NonZeroU64 },
+}
+
+/// Programs that close every descriptor they might have take seconds when there might be a billion.
+const OPEN_FILES: u64 = 1024;
+const MOST_OPEN_FILES: u64 = 65536;
+
+impl Plan {
+    /// Plans a run.
+    pub(crate) fn new(job: &Job, stage: &Stage, rung: Rung) -> Result<Self, RunError> {
+        let supervised = rung == Rung::UsernsSingle;
+        let filter = if supervised { filter::supervised(!stage.records_below.is_empty()) } else { filter::plain() };
+        let become_user = if supervised {
+            BecomeUser::Supervised { slack: identity::FIRST_SLACK }
+        } else {
+            let User { uid, gid, groups } = &job.user;
+            let groups = groups.iter().map(|group| Gid::from_raw(*group)).collect();
+            BecomeUser::Really { uid: Uid::from_raw(*uid), gid: Gid::from_raw(*gid), groups }
+        };
+        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+        let most = limit.maximum.unwrap_or(MOST_OPEN_FILES).min(MOST_OPEN_FILES);
+        let command = Command {
+            directory: c_string(job.directory.as_os_str())?,
+            programs: programs(job)?,
+            arguments: Strings::new(job.argv.iter().map(|word| c_string(word)).collect::<Result<_, _>>()?),
+            environment: Strings::new(job.env.iter().map(variable).collect::<Result<_, _>>()?),
+            open_files: Rlimit { current: Some(OPEN_FILES.min(most)), maximum: Some(most) },
+            become_user,
+            filter,
+        };
+        Ok(Self {
+            stage: c_string(stage.directory.as_os_str())?,
+            overlay: stage.overlay_options(),
+            hostname: job.hostname.as_bytes().to_vec(),
+            network: job.network,
+            mounts: stage.mounts.iter().map(PlannedMount::new).collect::<Result<_, _>>()?,
+            has_groups: !supervised,
+            command,
+        })
+    }
+}
+
+impl PlannedMount {
+    fn new(mount: &StagedMount) -> Result<Self, RunError> {
+        let source = mount.source.as_ref().map(|path| c_string(path.as_os_str())).transpose()?;
+        let target = c_string(mount.target.as_path().as_os_str())?;
+        Ok(Self { source, target, read_only: mount.read_only })
+    }
+}
+
+fn c_string(text: &OsStr) -> Result<CString, RunError> {
+    CString::new(text.as_bytes()).map_err(|_| RunError::Nul { text: text.to_os_string() })
+}
+
+fn variable((name, value): &(OsString, OsString)) -> Result<CString, RunError> {
+    let mut text = name.clone();
+    text.push("=");
+    text.push(value);
+    c_string(&text)
+}
+
+/// Where the program may be: as it is written, or in each directory of the command's `PATH`.
+fn programs(job: &Job) -> Result<Vec<CString>, RunError> {
+    let name = job.argv.first().filter(|name| !name.is_empty()).ok_or(RunError::NoProgram)?;
+    if name.as_bytes().contains(&b'/') {
+        return Ok(vec![c_string(name)?]);
+    }
+    let path = job.env.iter().rev().find(|(variable, _)| variable == "PATH").map(|(_, value)| value.as_bytes());
+    let directories = path.unwrap_or(b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+    let candidate = |directory: &[u8]| {
+        let directory = if directory.is_empty() { b"." } else { directory };
+        c_string(OsStr::from_bytes(&[directory, b"/", name.as_bytes()].concat()))
+    };
+    directories.split(|byte| *byte == b':').map(candidate).collect()
+}

@@ -1,0 +1,131 @@
+//! What a command reaches, and what it does not.
+
+use std::fs;
+
+use crate::bench::{As, BOTH, Bench};
+use crate::{Test, tests};
+
+pub(crate) const TESTS: &[Test] = tests![
+    without_network_there_is_only_a_loopback_interface,
+    calls_that_lead_out_are_refused,
+    calls_that_wait_for_a_disk_succeed_at_once,
+    devices_terminals_and_links_of_dev_are_there,
+    root_inside_has_the_usual_capabilities_and_no_more,
+    device_nodes_made_inside_lead_nowhere,
+    mounts_are_seen_and_leave_no_trace,
+];
+
+fn without_network_there_is_only_a_loopback_interface() {
+    let interfaces = |text: &str| -> Vec<String> {
+        text.lines().skip(2).filter_map(|line| Some(line.split_once(':')?.0.trim().to_owned())).collect()
+    };
+    let host = interfaces(&fs::read_to_string("/proc/net/dev").unwrap());
+    for who in BOTH {
+        let bench = Bench::new(who);
+        let (base, upper) = (bench.base(), bench.tree("upper"));
+        let text = bench.shell(&[&base], &upper, "cat /proc/net/dev");
+        assert_eq!(interfaces(&text), ["lo"], "{who:?}");
+        bench.shell(&[&base], &upper, "ping -c1 -W1 127.0.0.1 >/dev/null; test ! -e /etc/resolv.conf");
+        let outside = bench.run(&[&base], &upper).arg("--host").shell("cat /proc/net/dev").run();
+        assert_eq!(interfaces(&outside), host, "{who:?}");
+        let names = bench.run(&[&base], &upper).arg("--host").shell("cat /etc/hosts").run();
+        assert_eq!(names, fs::read_to_string("/etc/hosts").unwrap());
+        assert_eq!(bench.dump(&upper).lines().count(), 1, "{}", bench.dump(&upper));
+    }
+}
+
+fn calls_that_lead_out_are_refused() {
+    for who in BOTH {
+        let bench = Bench::new(who);
+        let (base, upper) = (bench.base(), bench.tree("upper"));
+        bench.run(&[&base], &upper).args(&["--", "/probe", "probe", "refused"]).run();
+    }
+}
+
+fn calls_that_wait_for_a_disk_succeed_at_once() {
+    for who in BOTH {
+        let bench = Bench::new(who);
+        let (base, upper) = (bench.base(), bench.tree("upper"));
+        bench.run(&[&base], &upper).args(&["--", "/probe", "probe", "durable"]).run();
+    }
+}
+
+fn devices_terminals_and_links_of_dev_are_there() {
+    for who in BOTH {
+        let bench = Bench::new(who);
+        let (base, upper) = (bench.base(), bench.tree("upper"));
+        let script = "echo x > /dev/null; head -c 4 /dev/zero | wc -c; head -c 4 /dev/urandom | wc -c; \
+                      if echo x > /dev/full; then echo full takes; fi; echo out > /dev/stdout; ls /dev | tr '\\n' ' '; \
+                      test -c /dev/pts/ptmx; echo x > /dev/shm/x; ls /sys; stat -c %a:%F /dev/null; \
+                      if chmod 600 /dev/null; then echo changed; fi";
+        let text = bench.run(&[&base], &upper).shell(&format!("({script}) 2>/dev/null")).run();
+        let names = "fd full null ptmx pts random shm stderr stdin stdout tty urandom zero ";
+        assert_eq!(text, format!("4\n4\nout\n{names}666:character special file\n"), "{who:?}");
+    }
+}
+
+fn root_inside_has_the_usual_capabilities_and_no_more() {
+    for who in BOTH {
+        let bench = Bench::new(who);
+        let (base, upper) = (bench.base(), bench.tree("upper"));
+        let text = bench.shell(&[&base], &upper, "grep Cap /proc/self/status | tr '\\t\\n' '  '");
+        let usual = "00000000a80425fb";
+        let expected = format!(
+            "CapInh: 0000000000000000 CapPrm: {usual} CapEff: {usual} CapBnd: {usual} CapAmb: 0000000000000000 "
+        );
+        assert_eq!(text, expected, "{who:?}");
+    }
+    let bench = Bench::new(As::Root);
+    let (base, upper) = (bench.base(), bench.tree("upper"));
+    let user = bench.run(&[&base], &upper).args(&["--user", "105:106:200"]).shell("grep CapEff /proc/self/status");
+    assert_eq!(user.run(), "CapEff:\t0000000000000000\n");
+}
+
+fn device_nodes_made_inside_lead_nowhere() {
+    for who in BOTH {
+        let bench = Bench::new(who);
+        let (base, upper) = (bench.base(), bench.tree("upper"));
+        let script = "mknod /tmp/zero c 1 5; mknod /dev/shm/zero c 1 5; stat -c '%F %t:%T' /tmp/zero; \
+                      for node in /tmp/zero /dev/shm/zero; do head -c 1 $node 2>/dev/null | wc -c; done";
+        let text = bench.shell(&[&base], &upper, script);
+        assert_eq!(text, "character special file 1:5\n0\n0\n", "{who:?}");
+    }
+}
+
+fn mounts_are_seen_and_leave_no_trace() {
+    for who in BOTH {
+        let bench = Bench::new(who);
+        let (base, upper) = (bench.base(), bench.tree("upper"));
+        let cache = bench.path("cache");
+        bench.builder("make-tree").arg(&cache).run();
+        let secret = bench.path("secret");
+        fs::write(&secret, "hush").unwrap();
+        // A layer whose directory hides everything below it: there the place must be made, and removed.
+        let opaque = bench.tree("opaque");
+        let below = bench.shell(
+            &[&base],
+            &opaque,
+            "rm -r /var/lib; mkdir -m 711 /var/lib; chown 5:6 /var/lib; ls -a /proc | wc -l",
+        );
+        assert!(below.trim().parse::<u32>().unwrap() > 10);
+        let mounts = [
+            format!("{}:/root/.cache/pip", cache.display()),
+            format!("{}:/run/secrets/key:ro", secret.display()),
+            "memory:/scratch".to_owned(),
+            format!("{}:/var/lib/deep/cache", cache.display()),
+            format!("{}:/tmp", cache.display()),
+        ];
+        let mut builder = bench.run(&[&base, &opaque], &upper);
+        for mount in &mounts {
+            builder = builder.args(&["--mount", mount]);
+        }
+        let script = "echo kept > /root/.cache/pip/kept; cat /run/secrets/key; echo x > /scratch/x; ls /tmp /scratch; \
+                      if echo x 2>/dev/null > /run/secrets/key; then echo written; fi; stat -c '%u:%g %a' /var/lib; \
+                      test -d /var/lib/deep/cache/root";
+        assert_eq!(builder.shell(script).run(), "hush/scratch:\nx\n\n/tmp:\nkept\nroot\n5:6 711\n", "{who:?}");
+        assert_eq!(fs::read_to_string(cache.join("kept")).unwrap(), "kept\n");
+        let dump = bench.dump(&upper);
+        let expected = "/ 0:0 0755 directory\n/var 0:0 0755 directory\n/var/lib 5:6 0711 directory\n";
+        assert_eq!(dump, expected, "{who:?}");
+    }
+}
