@@ -18,7 +18,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("fixtures", &["content"]),
     (
         "drystone",
-        &["content", "debian", "layer", "oci", "registry-client", "registry-server", "sandbox", "spec", "store"],
+        // `fixtures` for the stand-ins, which a family may use like any other archive.
+        &["content", "debian", "fixtures", "layer", "oci", "registry-client", "registry-server", "sandbox", "spec", "store"],
     ),
 ];
 

@@ -182,7 +182,13 @@ impl Builder<'_> {
         match built {
             Ok(built) => self.observer.observe(Event::ImageFinished { image, cached: built.is_cached() }),
             Err(BuildError::Interrupted) => {}
-            Err(error) => self.observer.observe(Event::ImageFailed { image, error: &chain(error) }),
+            Err(error) => {
+                let last_lines = match error {
+                    BuildError::Command { last_lines, .. } => last_lines.as_slice(),
+                    _ => &[],
+                };
+                self.observer.observe(Event::ImageFailed { image, error: &chain(error), last_lines });
+            }
         }
     }
 
@@ -394,10 +400,8 @@ impl Builder<'_> {
     ) -> Result<(), BuildError> {
         let described = commands::describe(command);
         let inherited = state.config.as_ref().map(|config| &config.config);
-        let env = inherited.map_or_else(
-            || vec![format!("PATH={}", crate::image::DEFAULT_PATH)],
-            |config| config.env.clone(),
-        );
+        let env =
+            inherited.map_or_else(|| vec![format!("PATH={}", crate::image::DEFAULT_PATH)], |config| config.env.clone());
         let workdir = inherited.map(|config| config.working_dir.clone()).unwrap_or_default();
         let key = self
             .key("run 1", state)
@@ -405,12 +409,13 @@ impl Builder<'_> {
             .list("env", &env)
             .field("workdir", &workdir)
             .finish();
-        let name = StepName { kind: "run", described: &described, key };
+        let brief = commands::brief(&described);
+        let name = StepName { kind: "run", described: &brief, key };
         self.step(image, &name, state, reports, |state| {
-            self.must_run(image, &described)?;
+            self.must_run(image, &brief)?;
             let below = self.trees(&state.layers)?;
             let view = View::new(&below);
-            let invocation = commands::invocation(image, &described, command, (&env, &workdir), &view)?;
+            let invocation = commands::invocation(image, &brief, command, (&env, &workdir), &view)?;
             let layer = self.changed(image, &described, key, &below, state.epoch, |upper| {
                 self.runner().run(invocation, &below, upper)
             })?;
@@ -568,7 +573,10 @@ impl Builder<'_> {
         let mut trees = Vec::with_capacity(layers.len());
         let mut key = self.tree_key();
         for layer in layers {
-            key = FramedHasher::new("tree").field("below", key.as_bytes()).field("layer", layer.diff_id.0.as_bytes()).finish();
+            key = FramedHasher::new("tree")
+                .field("below", key.as_bytes())
+                .field("layer", layer.diff_id.0.as_bytes())
+                .finish();
             let tree = self.tree(key, layer, &trees)?;
             trees.push(tree);
         }

@@ -64,6 +64,8 @@ pub enum Event<'a> {
         image: &'a ImageName,
         /// Why, in one line.
         error: &'a str,
+        /// What the command that failed printed last, if one did.
+        last_lines: &'a [String],
     },
     /// Bytes of blobs were sent to a registry.
     PushProgress {

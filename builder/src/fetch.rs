@@ -2,8 +2,10 @@
 //!
 //! Nothing fetched is trusted: sizes are bounded, and whoever knows a digest has it checked while the bytes arrive.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Read, Write};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use content::{Digest, HashingReader, VerifyingReader};
@@ -19,10 +21,15 @@ const LARGEST_FILE: u64 = 64 << 30;
 /// How often a request is tried before its error is given up to the caller.
 const TRIES: u32 = 4;
 
+/// The scheme of addresses that mean stand-ins: `stand-in://NAME/path`.
+pub const STAND_IN: &str = "stand-in";
+
 /// Fetches files. Cheap to clone; connections are shared.
 #[derive(Clone)]
 pub struct Fetcher {
     client: Client,
+    /// Where the files of stand-ins are, by the host part of their address.
+    stand_ins: BTreeMap<String, PathBuf>,
 }
 
 /// Why a file could not be fetched.
@@ -105,12 +112,31 @@ impl Fetcher {
             .timeout(None)
             .tcp_keepalive(Duration::from_secs(30))
             .build()?;
-        Ok(Self { client })
+        Ok(Self { client, stand_ins: BTreeMap::new() })
+    }
+
+    /// Serves `stand-in://NAME/…` from a directory of this machine.
+    #[must_use]
+    pub fn with_stand_ins(mut self, name: &str, directory: PathBuf) -> Self {
+        self.stand_ins.insert(name.to_owned(), directory);
+        self
+    }
+
+    /// Where a file is, if it is on this machine.
+    pub fn local(&self, url: &Url) -> Option<PathBuf> {
+        match url.scheme() {
+            "file" => url.to_file_path().ok(),
+            STAND_IN => {
+                let directory = self.stand_ins.get(url.host_str()?)?;
+                Some(directory.join(url.path().trim_start_matches('/')))
+            }
+            _ => None,
+        }
     }
 
     /// A small file, whole.
     pub fn document(&self, url: &Url, limit: u64, known: Option<&Validators>) -> Result<Document, FetchError> {
-        if let Some(path) = local(url) {
+        if let Some(path) = self.local(url) {
             let read = fs::read(path).map_err(|error| local_error(url, error))?;
             return Ok(Document::New(read, Validators::default()));
         }
@@ -154,7 +180,7 @@ impl Fetcher {
                 }
             }
         };
-        if let Some(path) = local(url) {
+        if let Some(path) = self.local(url) {
             let mut file = fs::File::open(path).map_err(|error| local_error(url, error))?;
             return store(&mut file).map_err(Attempt::into_error);
         }
@@ -181,7 +207,7 @@ impl Fetcher {
             }
             Ok((writer, size))
         };
-        if let Some(path) = local(url) {
+        if let Some(path) = self.local(url) {
             let mut file = fs::File::open(path).map_err(|error| local_error(url, error))?;
             return store(&mut file).map_err(Attempt::into_error);
         }
@@ -259,16 +285,15 @@ fn broken(url: &Url, error: impl Into<Box<dyn std::error::Error + Send + Sync>>)
     let url = url.clone();
     let error = error.into();
     match error.downcast::<io::Error>() {
-        Ok(error) if error.kind() == io::ErrorKind::InvalidData && error.get_ref().is_none_or(|e| !e.is::<reqwest::Error>()) => {
+        Ok(error)
+            if error.kind() == io::ErrorKind::InvalidData
+                && error.get_ref().is_none_or(|e| !e.is::<reqwest::Error>()) =>
+        {
             Attempt::Again(FetchError::Wrong { url, source: *error }, None)
         }
         Ok(error) => Attempt::Again(FetchError::Unreachable { url, source: error }, None),
         Err(source) => Attempt::Again(FetchError::Unreachable { url, source }, None),
     }
-}
-
-fn local(url: &Url) -> Option<std::path::PathBuf> {
-    (url.scheme() == "file").then(|| url.to_file_path().ok()).flatten()
 }
 
 fn local_error(url: &Url, error: io::Error) -> FetchError {

@@ -119,8 +119,7 @@ mod tests {
     fn a_failure_stops_its_children_and_with_keep_going_no_one_else() {
         let parents = [None, Some(0), Some(1), None, Some(3)];
         let outcomes = run::<(), usize>(&parents, 2, true, |node, _| if node == 1 { Err(node) } else { Ok(()) });
-        let expected =
-            [Outcome::Done(()), Outcome::Failed(1), Outcome::Skipped, Outcome::Done(()), Outcome::Done(())];
+        let expected = [Outcome::Done(()), Outcome::Failed(1), Outcome::Skipped, Outcome::Done(()), Outcome::Done(())];
         assert_eq!(outcomes, expected);
         let outcomes = run::<(), ()>(&parents, 1, false, |_, _| Err(()));
         assert_eq!(outcomes.iter().filter(|outcome| **outcome == Outcome::Failed(())).count(), 1);

@@ -145,7 +145,8 @@ fn set_variable(env: &mut Vec<String>, name: &str, value: &str) {
 }
 
 fn healthcheck(check: &spec::Healthcheck) -> Healthcheck {
-    let nanoseconds = |time: &Option<Duration>| time.map_or(0, |time| i64::try_from(time.as_nanos()).unwrap_or(i64::MAX));
+    let nanoseconds =
+        |time: &Option<Duration>| time.map_or(0, |time| i64::try_from(time.as_nanos()).unwrap_or(i64::MAX));
     match check {
         spec::Healthcheck::Off => Healthcheck { test: vec!["NONE".to_owned()], ..Healthcheck::default() },
         spec::Healthcheck::Check { command, interval, timeout, start_period, retries } => Healthcheck {

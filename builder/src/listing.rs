@@ -101,11 +101,7 @@ fn unpacked_size(layout: &Layout, layer: &Descriptor) -> Result<u64, StoreError>
         return Ok(size);
     }
     let blob = layout.open_blob(layer.digest, layer.size)?;
-    add_up(blob).map_err(|source| StoreError::Io {
-        action: "read",
-        path: layout.blob_path(layer.digest),
-        source,
-    })
+    add_up(blob).map_err(|source| StoreError::Io { action: "read", path: layout.blob_path(layer.digest), source })
 }
 
 fn add_up(blob: impl Read + Send) -> io::Result<u64> {

@@ -46,7 +46,9 @@ pub enum LoadError {
 /// Reads the family in `directory`, or the one whose `family.yaml` this is.
 pub fn load(directory: &Path, variables: &Variables) -> Result<LoadedFamily, LoadError> {
     let directory = match directory.file_name() {
-        Some(name) if name == FAMILY_FILE => directory.parent().filter(|parent| *parent != Path::new("")).unwrap_or(Path::new(".")),
+        Some(name) if name == FAMILY_FILE => {
+            directory.parent().filter(|parent| *parent != Path::new("")).unwrap_or(Path::new("."))
+        }
         _ => directory,
     };
     let family_file = directory.join(FAMILY_FILE);

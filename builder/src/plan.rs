@@ -7,11 +7,14 @@ use content::Digest;
 use debian::order::unpack_order;
 use debian::package::Package;
 use debian::solver::{PackageId, Request, Universe};
-use spec::{AptIndex, AptSource, Diagnostic, Family, Image, Located, Parent, PackageRequest, Step, Trust};
+use spec::{
+    AptSource, Diagnostic, Family, FileContent, FileEntry, Image, Located, PackageRequest, Parent, Step, Trust,
+};
 use url::Url;
 
 use crate::apt::archive::{Archives, Offer};
 use crate::error::BuildError;
+use crate::fetch::STAND_IN;
 
 /// A package by digest.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,6 +58,8 @@ pub struct Plan<'a> {
     pub images: Vec<PlannedImage<'a>>,
     /// Sources that nobody vouches for.
     pub unsigned_sources: Vec<String>,
+    /// Sources whose packages stand in for the real ones.
+    pub stand_ins: Vec<String>,
 }
 
 impl<'a> Plan<'a> {
@@ -82,7 +87,12 @@ impl<'a> Plan<'a> {
         let unsigned = |source: &&AptSource| matches!(source.trust, Trust::Unsigned(_));
         let used: BTreeSet<&str> = chosen_sources(&images);
         let unsigned_sources = family.sources.iter().filter(unsigned).map(|source| source.name.value.clone());
-        Ok(Self { unsigned_sources: unsigned_sources.filter(|name| used.contains(name.as_str())).collect(), images })
+        let unsigned_sources = unsigned_sources.filter(|name| used.contains(name.as_str())).collect();
+        let stands_in = |source: &&AptSource| {
+            used.contains(source.name.as_str()) && source.url.as_ref().is_some_and(|url| url.starts_with("stand-in:"))
+        };
+        let stand_ins = family.sources.iter().filter(stands_in).map(|source| source.name.value.clone()).collect();
+        Ok(Self { images, unsigned_sources, stand_ins })
     }
 }
 
@@ -110,6 +120,9 @@ fn refuse_what_is_missing(image: &Image) -> Result<(), BuildError> {
     }
     if let Some(pattern) = image.exclude.first() {
         return Err(BuildError::at(&pattern.span, format!("`exclude`: {later}"), ""));
+    }
+    if !image.bytecode {
+        return Err(BuildError::at(&image.name.span, format!("`bytecode: false`: {later}"), ""));
     }
     if let Some(budget) = &image.layer_budget {
         return Err(BuildError::at(&budget.span, format!("`layers: budget`: {later}"), ""));
@@ -258,13 +271,18 @@ fn unresolved(
     };
     let place = requests.iter().find(fails).unwrap_or(&requests[0]);
     let sources: Vec<&str> = image.sources.iter().map(|name| name.value.as_str()).collect();
-    let diagnostic = Diagnostic::new(place.span.clone(), error.to_string())
-        .label("asked for here")
-        .help(format!("the image {} uses the sources: {}", image.name, sources.join(", ")));
+    let diagnostic = Diagnostic::new(place.span.clone(), error.to_string()).label("asked for here").help(format!(
+        "the image {} uses the sources: {}",
+        image.name,
+        sources.join(", ")
+    ));
     BuildError::Spec(diagnostic.into())
 }
 
-/// Whether an archive's indexes come with a signature.
-pub fn is_signed(source: &AptSource) -> bool {
-    matches!((&source.trust, &source.index), (Trust::Keyring(_), AptIndex::Suites { .. }))
+/// Whether a family names stand-ins, as an archive or as a file.
+pub fn uses_stand_ins(family: &Family) -> bool {
+    let is_stand_in = |url: &str| url.strip_prefix(STAND_IN).is_some_and(|rest| rest.starts_with("://"));
+    let in_file = |file: &FileEntry| matches!(&file.content, FileContent::Url { url, .. } if is_stand_in(url));
+    family.sources.iter().any(|source| source.url.as_ref().is_some_and(|url| is_stand_in(url)))
+        || family.images.iter().any(|image| image.files().any(in_file))
 }

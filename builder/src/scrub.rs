@@ -48,9 +48,8 @@ pub fn keeps(path: &ImagePath, is_directory: bool) -> bool {
     if DROPPED.contains(&text) || text.starts_with("etc/ssh/ssh_host_") {
         return false;
     }
-    let emptied = EMPTIED.iter().any(|directory| {
-        text.strip_prefix(directory).is_some_and(|rest| rest.starts_with('/'))
-    });
+    let emptied =
+        EMPTIED.iter().any(|directory| text.strip_prefix(directory).is_some_and(|rest| rest.starts_with('/')));
     let transient = ["run/", "tmp/", "var/tmp/"].iter().any(|directory| text.starts_with(directory));
     !transient && (!emptied || is_directory)
 }

@@ -15,7 +15,7 @@ use store::{Area, Cache, StoreError};
 use url::Url;
 
 use crate::apt::mirror::Mirrors;
-use crate::fetch::{Document, FetchError, Fetcher, Validators};
+use crate::fetch::{Document, FetchError, Fetcher, STAND_IN, Validators};
 
 /// The largest `InRelease` taken.
 const LARGEST_RELEASE: u64 = 16 << 20;
@@ -267,7 +267,11 @@ impl Archives<'_> {
         });
         let Some((path, file)) = listed else {
             let architecture = self.architecture.to_owned();
-            return Err(ArchiveProblem::NoIndex { suite: suite.to_owned(), component: component.to_owned(), architecture });
+            return Err(ArchiveProblem::NoIndex {
+                suite: suite.to_owned(),
+                component: component.to_owned(),
+                architecture,
+            });
         };
         let by_hash = format!("{directory}/by-hash/SHA256/{}", file.digest.hex());
         let path = if release.acquire_by_hash { by_hash } else { path };
@@ -332,7 +336,7 @@ fn read_index(stored: impl Read + Send, limit: u64, url: &Url) -> Result<Vec<Pac
 fn address(text: &str) -> Result<Url, ArchiveProblem> {
     let url = match text.starts_with('/') {
         true => Url::from_directory_path(text).ok(),
-        false => Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https" | "file")),
+        false => Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https" | "file" | STAND_IN)),
     };
     let mut url = url.ok_or_else(|| ArchiveProblem::Address(text.to_owned()))?;
     if !url.path().ends_with('/') {

@@ -190,7 +190,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let parts = directory.path().join("sources.list.d");
         fs::create_dir(&parts).unwrap();
-        let list = "# c\ndeb [arch=amd64 signed-by=/k] http://a.example/debian bookworm main\ndeb-src http://s.example x y\n";
+        let list =
+            "# c\ndeb [arch=amd64 signed-by=/k] http://a.example/debian bookworm main\ndeb-src http://s.example x y\n";
         fs::write(directory.path().join("sources.list"), list).unwrap();
         let security = "# why\nTypes: deb\n# where\nURIs: http://b.example/debian-security\nSuites: bookworm-security\nComponents: main\n";
         let off = "\nTypes: deb\nEnabled: no\nURIs: http://off.example/\nSuites: bookworm\n";

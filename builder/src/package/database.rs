@@ -215,12 +215,7 @@ fn entry(record: &Record) -> Result<StatusEntry, Failure> {
     Ok(StatusEntry::from_control(&single_stanza(&record.control)?, PackageState::Unpacked, conffiles)?)
 }
 
-fn note_triggers(
-    triggers: &mut TriggerDatabase,
-    status: &Status,
-    name: &str,
-    record: &Record,
-) -> Result<(), Failure> {
+fn note_triggers(triggers: &mut TriggerDatabase, status: &Status, name: &str, record: &Record) -> Result<(), Failure> {
     let of_package = parse_triggers(&record.triggers)?;
     let can_be_triggered = |package: &str| status.can_be_triggered(package);
     for path in &record.list {

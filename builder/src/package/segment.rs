@@ -102,7 +102,8 @@ impl Segment {
         if let Some(found) = Self::cached(cache, key, record_key)? {
             return Ok(found);
         }
-        let deb = cache.file(Area::Debs, package.sha256).ok_or(store::StoreError::Missing { digest: package.sha256 })?;
+        let deb =
+            cache.file(Area::Debs, package.sha256).ok_or(store::StoreError::Missing { digest: package.sha256 })?;
         let writer = cache.writer(Area::Segments, key)?;
         let failed = |source| BuildError::Package { package: package.label(), source };
         let (writer, record) = make(&deb, writer, compression, left_out).map_err(failed)?;

@@ -15,7 +15,7 @@ use layer::entry::ImagePath;
 use layer::record::{Owners, TreeDir};
 use layer::view::View;
 use layer::write::EntryWriter;
-use sandbox::{Job, Network, RunError, Sandbox, Stdin, User};
+use sandbox::{Job, Mount, Network, RunError, Sandbox, Stdin, User};
 use spec::{Command, ImageName, MountKind};
 
 use crate::accounts::Accounts;
@@ -23,6 +23,11 @@ use crate::error::BuildError;
 use crate::events::{Event, Observer};
 use crate::layers::LayerWriter;
 use crate::scrub;
+
+/// The name of the machine that commands believe to run on, the same everywhere.
+const HOSTNAME: &str = "build";
+/// What commands without a network find in `/etc/hosts`: scripts ask for the address of their machine.
+const HOSTS: &str = "127.0.0.1\tlocalhost\n127.0.0.1\tbuild\n::1\tlocalhost ip6-localhost ip6-loopback\n";
 
 /// How many of a command's last lines an error shows.
 const LAST_LINES: usize = 30;
@@ -71,8 +76,8 @@ impl Runner<'_> {
             directory: invocation.directory,
             user: invocation.user,
             network: invocation.network,
-            mounts: Vec::new(),
-            hostname: "build".to_owned(),
+            mounts: mounts(invocation.network, upper)?,
+            hostname: HOSTNAME.to_owned(),
             stdin: invocation.stdin,
             interrupt: Arc::clone(self.interrupt),
         };
@@ -89,6 +94,16 @@ impl Runner<'_> {
         }
         Err(BuildError::Command { image: image.clone(), what: what.to_owned(), outcome, last_lines })
     }
+}
+
+/// What is seen besides the layers: a list of hosts, where the network is not the host's.
+fn mounts(network: Network, upper: &TreeDir) -> io::Result<Vec<Mount>> {
+    if network == Network::Host {
+        return Ok(Vec::new());
+    }
+    let hosts = upper.path().with_extension("hosts");
+    fs::write(&hosts, HOSTS)?;
+    Ok(vec![Mount { source: hosts.into(), target: "/etc/hosts".into(), read_only: true }])
 }
 
 /// Output cut into lines.
@@ -165,6 +180,14 @@ pub fn describe(command: &Command) -> String {
     }
 }
 
+/// The first line of a description, for messages.
+pub fn brief(described: &str) -> String {
+    match described.trim().split_once('\n') {
+        Some((first, _)) => format!("{first} …"),
+        None => described.trim().to_owned(),
+    }
+}
+
 /// Makes a spec's command into something to run. `env` is the image's environment, as `NAME=value`.
 pub fn invocation<'a>(
     image: &'a ImageName,
@@ -184,9 +207,9 @@ pub fn invocation<'a>(
     }
     let ids = match &command.user {
         None => crate::accounts::Ids { home: "/root".to_owned(), ..Default::default() },
-        Some(user) => Accounts::read(view)?
-            .ids(user)
-            .map_err(|error| BuildError::at(&user.span, error.to_string(), "install the package that makes it first"))?,
+        Some(user) => Accounts::read(view)?.ids(user).map_err(|error| {
+            BuildError::at(&user.span, error.to_string(), "install the package that makes it first")
+        })?,
     };
     let mut variables: Vec<(OsString, OsString)> = Vec::new();
     let mut set = |name: &str, value: &str| {

@@ -93,15 +93,23 @@ impl Files {
         let mut plan: BTreeMap<ImagePath, (Metadata, &Item)> = BTreeMap::new();
         let mut made = BTreeMap::new();
         for item in &self.items {
-            let path = view.resolve_parent(&item.path)?;
-            for parent in path.ancestors() {
+            let path = match item.kind {
+                // An archive is unpacked into the directory that a link leads to.
+                ItemKind::Archive { .. } => view.resolve(&item.path)?,
+                _ => view.resolve_parent(&item.path)?,
+            };
+            let into = matches!(item.kind, ItemKind::Archive { .. }).then(|| path.clone());
+            for parent in path.ancestors().chain(into) {
                 if view.lookup(&parent)?.is_none() && !plan.contains_key(&parent) {
                     made.insert(parent, Metadata { mode: 0o755, mtime: epoch, ..Metadata::default() });
                 }
             }
             let ids = item.ids(&accounts)?;
-            let metadata = Metadata { mode: item.mode, uid: ids.uid, gid: ids.gid, mtime: epoch, ..Metadata::default() };
-            made.remove(&path);
+            let metadata =
+                Metadata { mode: item.mode, uid: ids.uid, gid: ids.gid, mtime: epoch, ..Metadata::default() };
+            if !matches!(item.kind, ItemKind::Archive { .. }) {
+                made.remove(&path);
+            }
             plan.insert(path, (metadata, item));
         }
         let mut writer = EntryWriter::new(writer);
@@ -136,7 +144,12 @@ impl Item {
         })
     }
 
-    fn write(&self, path: ImagePath, metadata: Metadata, writer: &mut EntryWriter<&mut dyn Write>) -> Result<u64, BuildError> {
+    fn write(
+        &self,
+        path: ImagePath,
+        metadata: Metadata,
+        writer: &mut EntryWriter<&mut dyn Write>,
+    ) -> Result<u64, BuildError> {
         match &self.kind {
             ItemKind::Directory => writer.write_empty(&Entry { path, kind: Kind::Directory, metadata })?,
             ItemKind::Link(target) => {
@@ -164,8 +177,6 @@ impl Item {
         body: &Body,
         writer: &mut EntryWriter<&mut dyn Write>,
     ) -> Result<u64, BuildError> {
-        let root = Metadata { mode: 0o755, ..metadata.clone() };
-        writer.write_empty(&Entry { path: directory.clone(), kind: Kind::Directory, metadata: root })?;
         let below = |path: &ImagePath| path.names().fold(directory.clone(), |path, name| path.join(name));
         let mut unpacked = 0;
         let tar = decompress(body.open()?)?.take(LARGEST_ARCHIVE);
@@ -236,13 +247,7 @@ impl Inputs<'_> {
         Ok(found)
     }
 
-    fn file(
-        &self,
-        entry: &FileEntry,
-        source: &RelativePath,
-        path: PathBuf,
-        unpack: bool,
-    ) -> Result<Item, BuildError> {
+    fn file(&self, entry: &FileEntry, source: &RelativePath, path: PathBuf, unpack: bool) -> Result<Item, BuildError> {
         let metadata = fs::metadata(&path)?;
         if !metadata.is_file() {
             let title = format!("`{}` is neither a file nor a directory", path.display());
@@ -304,13 +309,27 @@ impl Inputs<'_> {
         sha256: Option<&Located<String>>,
         unpack: bool,
     ) -> Result<Item, BuildError> {
-        let Some(sha256) = sha256 else {
-            return Err(BuildError::at(&url.span, "a file by address needs its `sha256`", "add `sha256: <64 digits>`"));
-        };
-        let digest = Digest::from_hex(sha256).map_err(|error| BuildError::at(&sha256.span, error.to_string(), ""))?;
         let address = Url::parse(url).map_err(|error| BuildError::at(&url.span, error.to_string(), ""))?;
-        let path = self.fetched(&address, digest).map_err(|error| error.located(&url.span))?;
-        let size = fs::metadata(&path)?.len();
+        let (path, size, digest) = match (self.fetcher.local(&address), sha256) {
+            // What is on this machine is as good as the family's own files.
+            (Some(path), None) => {
+                let (size, digest) = hash(&path).map_err(|error| {
+                    BuildError::at(&url.span, format!("`{}` cannot be read: {error}", path.display()), "")
+                })?;
+                (path, size, digest)
+            }
+            (_, Some(sha256)) => {
+                let digest = Digest::from_hex(sha256);
+                let digest = digest.map_err(|error| BuildError::at(&sha256.span, error.to_string(), ""))?;
+                let path = self.fetched(&address, digest).map_err(|error| error.located(&url.span))?;
+                let size = fs::metadata(&path)?.len();
+                (path, size, digest)
+            }
+            (None, None) => {
+                let help = "add `sha256: <64 digits>`";
+                return Err(BuildError::at(&url.span, "a file by address needs its `sha256`", help));
+            }
+        };
         let body = Body::OnDisk(path);
         if unpack {
             return item(entry, &entry.target, ItemKind::Archive { body, digest }, 0o755);
@@ -336,7 +355,8 @@ fn item(entry: &FileEntry, target: &spec::ImagePath, kind: ItemKind, mode: u32) 
 }
 
 fn image_path(target: &spec::ImagePath, span: &Span) -> Result<ImagePath, BuildError> {
-    ImagePath::parse(target.as_str()).map_err(|error| BuildError::Spec(Diagnostic::new(span.clone(), error.to_string()).into()))
+    ImagePath::parse(target.as_str())
+        .map_err(|error| BuildError::Spec(Diagnostic::new(span.clone(), error.to_string()).into()))
 }
 
 fn hash(path: &Path) -> io::Result<(u64, Digest)> {

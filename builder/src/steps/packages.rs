@@ -170,10 +170,10 @@ pub fn replaces(segment: &Segment, other: &LockedPackage) -> Result<bool, BuildE
     let stanza = debian::deb822::single_stanza(&segment.record.control)
         .map_err(|error| BuildError::Package { package: other.label(), source: error.into() })?;
     let package = Package::from_stanza(&stanza)?;
-    let version = other.version.parse().map_err(|error: debian::VersionError| BuildError::Package {
-        package: other.label(),
-        source: error.into(),
-    })?;
+    let version = other
+        .version
+        .parse()
+        .map_err(|error: debian::VersionError| BuildError::Package { package: other.label(), source: error.into() })?;
     let relations = package.relation_list(RelationField::Replaces)?;
     Ok(relations.iter().any(|relation| {
         *relation.name == *other.name && relation.constraint.as_ref().is_none_or(|limit| limit.accepts(&version))

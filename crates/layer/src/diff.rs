@@ -37,7 +37,10 @@ pub struct Rules<'a> {
 pub fn changes(upper: &TreeDir, below: &[TreeDir], owners: Owners, rules: &Rules<'_>) -> io::Result<Vec<Change>> {
     let mut differ = Differ {
         upper: Side { owners, sidecar: Sidecar::load(upper)? },
-        below: below.iter().map(|tree| Ok(Side { owners, sidecar: Sidecar::load(tree)? })).collect::<io::Result<_>>()?,
+        below: below
+            .iter()
+            .map(|tree| Ok(Side { owners, sidecar: Sidecar::load(tree)? }))
+            .collect::<io::Result<_>>()?,
         view: View::new(below),
         rules,
         inodes: HashMap::new(),

@@ -173,9 +173,8 @@ fn kind_of(
     link: Option<Vec<u8>>,
     size: u64,
 ) -> io::Result<Kind> {
-    let device = || -> io::Result<(u32, u32)> {
-        Ok((header.device_major()?.unwrap_or(0), header.device_minor()?.unwrap_or(0)))
-    };
+    let device =
+        || -> io::Result<(u32, u32)> { Ok((header.device_major()?.unwrap_or(0), header.device_minor()?.unwrap_or(0))) };
     let link = || link.ok_or_else(|| invalid(format!("{path}: a link without a target")));
     match header.entry_type() {
         tar::EntryType::Directory => Ok(Kind::Directory),

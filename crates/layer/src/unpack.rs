@@ -33,7 +33,7 @@ impl<'a> Unpacker<'a> {
     /// Unpacks into `tree`, which is empty or holds earlier entries of the same layer, over the trees `below`.
     pub fn new(tree: &'a TreeDir, below: &'a [TreeDir], owners: Owners) -> io::Result<Self> {
         let root = tree.root();
-    
+
         let sidecar = Sidecar::load(tree)?;
         Ok(Self { root, tree, below, owners, sidecar, directories: HashSet::new(), times: BTreeMap::new() })
     }

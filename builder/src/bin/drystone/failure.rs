@@ -46,7 +46,8 @@ impl Failure {
     /// Prints it on standard error.
     pub fn print(&self, color: ColorKind) {
         let mut out = io::stderr().lock();
-        let bold = |text: &str| if colored(color) { format!("\u{1b}[1m\u{1b}[31m{text}\u{1b}[0m") } else { text.to_owned() };
+        let bold =
+            |text: &str| if colored(color) { format!("\u{1b}[1m\u{1b}[31m{text}\u{1b}[0m") } else { text.to_owned() };
         // A closed standard error leaves nobody to tell.
         let _ = match self {
             Self::Failed { text, hint } => {
@@ -86,11 +87,8 @@ impl From<BuildError> for Failure {
             BuildError::Spec(diagnostics) => Self::Spec(diagnostics),
             BuildError::Interrupted | BuildError::Fetch(drystone::fetch::FetchError::Interrupted) => Self::Interrupted,
             BuildError::Archive(error) => archive(&error),
-            BuildError::Command { ref last_lines, .. } if !last_lines.is_empty() => {
-                let mut text = format!("{error}\n  its last lines:");
-                last_lines.iter().for_each(|line| text.push_str(&format!("\n  | {line}")));
-                Self::with_hint(text, "run again with -v to see all of its output")
-            }
+            // Its last lines were shown when it happened.
+            BuildError::Command { .. } => Self::with_hint(chain(&error), "run again with -v to see all of its output"),
             BuildError::Load(error) => Self::Usage(chain(&error)),
             BuildError::Store(error) => store(error),
             other => Self::of(other),
@@ -135,7 +133,9 @@ fn hint_for(error: &ArchiveError) -> &'static str {
         Problem::NoMirror => "a mirror is given as --mirror URL, or --mirror SUITE=URL for one suite",
         Problem::Signature { .. } => "the archive may have been tampered with, or the keyring is too old",
         Problem::Release { .. } => "try another mirror; `allow_expired: true` in the source takes an old index",
-        Problem::ReadKeyring { .. } | Problem::Keyring { .. } => "the keyring's path is relative to the family's directory",
+        Problem::ReadKeyring { .. } | Problem::Keyring { .. } => {
+            "the keyring's path is relative to the family's directory"
+        }
         _ => "try another mirror with --mirror URL",
     }
 }
@@ -143,7 +143,9 @@ fn hint_for(error: &ArchiveError) -> &'static str {
 fn store(error: store::StoreError) -> Failure {
     let full = matches!(&error, store::StoreError::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull);
     match full {
-        true => Failure::with_hint(chain(&error), "free some space, or choose other places with --layout and --cache-dir"),
+        true => {
+            Failure::with_hint(chain(&error), "free some space, or choose other places with --layout and --cache-dir")
+        }
         false => Failure::of(error),
     }
 }

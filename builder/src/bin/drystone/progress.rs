@@ -21,7 +21,9 @@ pub fn observer(output: Output) -> Arc<dyn Observer> {
         ProgressKind::Rawjson => Arc::new(RawJson),
         ProgressKind::Tty => Arc::new(Terminal::new(output.verbose)),
         ProgressKind::Auto if terminal => Arc::new(Terminal::new(output.verbose)),
-        ProgressKind::Auto | ProgressKind::Plain => Arc::new(Plain { verbose: output.verbose, fetching: AtomicU64::new(0) }),
+        ProgressKind::Auto | ProgressKind::Plain => {
+            Arc::new(Plain { verbose: output.verbose, fetching: AtomicU64::new(0) })
+        }
     }
 }
 
@@ -35,11 +37,16 @@ fn line(event: &Event<'_>, verbose: u8) -> Option<String> {
         }
         Event::StepStarted { image, step } if verbose > 0 => format!("{image}: {step} …"),
         Event::StepOutput { image, line } if verbose > 0 => format!("{image}: | {line}"),
-        Event::StepFinished { image, step, cached: false, elapsed } => format!("{image}: {step} ({})", seconds(elapsed)),
+        Event::StepFinished { image, step, cached: false, elapsed } => {
+            format!("{image}: {step} ({})", seconds(elapsed))
+        }
         Event::StepFinished { image, step, cached: true, .. } if verbose > 0 => format!("{image}: {step} (cached)"),
         Event::ImageFinished { image, cached: false } => format!("{image}: done"),
         Event::ImageFinished { image, cached: true } if verbose > 0 => format!("{image}: up to date"),
-        Event::ImageFailed { image, error } => format!("{image}: failed: {error}"),
+        Event::ImageFailed { image, error, last_lines } => {
+            let lines = last_lines.iter().map(|line| format!("\n{image}: | {line}"));
+            format!("{image}: failed: {error}{}", lines.collect::<String>())
+        }
         Event::ImagePushed { reference, already_there: false } => format!("pushed {reference}"),
         Event::ImagePushed { reference, already_there: true } if verbose > 0 => format!("{reference} was there"),
         _ => return None,
@@ -92,7 +99,8 @@ impl Terminal {
     }
 
     fn spinner(&self, text: String) -> ProgressBar {
-        let style = ProgressStyle::with_template("{spinner} {wide_msg} {elapsed}").expect("a constant template is valid");
+        let style =
+            ProgressStyle::with_template("{spinner} {wide_msg} {elapsed}").expect("a constant template is valid");
         let bar = self.bars.add(ProgressBar::new_spinner().with_style(style).with_message(text));
         bar.enable_steady_tick(Duration::from_millis(120));
         bar
@@ -183,9 +191,9 @@ fn object(event: &Event<'_>) -> Value {
         Event::ImageFinished { image, cached } => {
             json!({"event": "image-finished", "image": image.as_str(), "cached": cached})
         }
-        Event::ImageFailed { image, error } => {
-            json!({"event": "image-failed", "image": image.as_str(), "error": error})
-        }
+        Event::ImageFailed { image, error, last_lines } => json!({
+            "event": "image-failed", "image": image.as_str(), "error": error, "last_lines": last_lines,
+        }),
         Event::PushProgress { bytes } => json!({"event": "push-progress", "bytes": bytes}),
         Event::ImagePushed { reference, already_there } => {
             json!({"event": "image-pushed", "reference": reference, "already_there": already_there})

@@ -7,13 +7,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use content::FramedHasher;
 use drystone::apt::archive::Archives;
 use drystone::apt::mirror::Mirrors;
 use drystone::build::{Builder, BuiltImage, Options};
 use drystone::events::{Event, Observer};
 use drystone::fetch::Fetcher;
 use drystone::load::{FAMILY_FILE, LoadedFamily, load};
-use drystone::plan::Plan;
+use drystone::plan::{self, Plan};
 use oci::Reference;
 use sandbox::Sandbox;
 use spec::{Image, Variables};
@@ -53,7 +54,11 @@ pub fn build(names: &[String], arguments: &BuildArgs, output: Output) -> Result<
     let cache_directory = cache_directory(arguments.cache_dir.as_deref())?;
     let sandbox = sandbox::enter(arguments.sandbox).map_err(|error| {
         let fixes = error.fixes();
-        if fixes.is_empty() { Failure::of(error) } else { Failure::with_hint(error.to_string(), fixes.join("\n      ")) }
+        if fixes.is_empty() {
+            Failure::of(error)
+        } else {
+            Failure::with_hint(error.to_string(), fixes.join("\n      "))
+        }
     })?;
     let interrupt = stop_on_signals()?;
     let observer = progress::observer(output);
@@ -61,8 +66,20 @@ pub fn build(names: &[String], arguments: &BuildArgs, output: Output) -> Result<
     let cache = Cache::open(&cache_directory)?;
     let layout = Arc::new(Layout::open_or_create(&arguments.layout.layout)?);
     let fetcher = Fetcher::new().map_err(Failure::of)?;
-    let plan = plan(&loaded, &patterns, arguments, &cache, &fetcher)?;
-    for source in &plan.unsigned_sources {
+    let fetcher = if plan::uses_stand_ins(&loaded.family) {
+        fetcher.with_stand_ins("opencontrail", stand_ins(&cache)?)
+    } else {
+        fetcher
+    };
+    let plan = make_plan(&loaded, &patterns, arguments, &cache, &fetcher)?;
+    for source in &plan.stand_ins {
+        let text = format!(
+            "the packages of `{source}` are stand-ins, which answer in the place of the vendor's programs; \
+             the family says which variable names the real archive"
+        );
+        observer.observe(Event::Warning(&text));
+    }
+    for source in plan.unsigned_sources.iter().filter(|source| !plan.stand_ins.contains(source)) {
         let text = format!("nobody signs the source `{source}`: the family says `trusted: true`");
         observer.observe(Event::Warning(&text));
     }
@@ -71,7 +88,7 @@ pub fn build(names: &[String], arguments: &BuildArgs, output: Output) -> Result<
     Ok(Built { loaded, images, layout, observer, interrupt, started })
 }
 
-fn plan<'a>(
+fn make_plan<'a>(
     loaded: &'a LoadedFamily,
     patterns: &[String],
     arguments: &BuildArgs,
@@ -79,14 +96,8 @@ fn plan<'a>(
     fetcher: &Fetcher,
 ) -> Result<Plan<'a>, Failure> {
     let mirrors = mirrors(&arguments.mirror)?;
-    let archives = Archives {
-        mirrors: &mirrors,
-        fetcher,
-        cache,
-        family: &loaded.directory,
-        now: now(),
-        architecture: "amd64",
-    };
+    let archives =
+        Archives { mirrors: &mirrors, fetcher, cache, family: &loaded.directory, now: now(), architecture: "amd64" };
     let wanted = |name: &str| patterns.is_empty() || patterns.iter().any(|pattern| matches(pattern, name));
     Ok(Plan::make(&loaded.family, &wanted, &archives)?)
 }
@@ -113,6 +124,20 @@ fn run(
     let names = references(plan, registry.as_str(), arguments.tag.as_ref())?;
     let reference = |image: &Image| names[image.name.as_str()].clone();
     Ok(builder.build(plan, &reference)?)
+}
+
+/// The directory of the packages that stand in for OpenContrail's, made when it is not there yet.
+fn stand_ins(cache: &Cache) -> Result<PathBuf, Failure> {
+    let packages = fixtures::standins::packages();
+    let digests: Vec<_> = packages.iter().map(|package| *package.digest().as_bytes()).collect();
+    let kafka = fixtures::standins::kafka_tarball();
+    let key = FramedHasher::new("stand-ins 1").list("packages", digests).field("kafka", kafka).finish();
+    if let Some(found) = cache.tree(key)? {
+        return Ok(found);
+    }
+    let new = cache.new_tree()?;
+    fixtures::standins::write_repository(new.path()).map_err(Failure::of)?;
+    Ok(new.commit(key)?)
 }
 
 /// The full name of every image of a plan.
@@ -234,7 +259,8 @@ pub fn stop_on_signals() -> Result<Arc<AtomicBool>, Failure> {
     let flag = Arc::clone(&interrupt);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::of)?;
     let wait = async move {
-        let (Ok(mut pressed), Ok(mut asked)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) else {
+        let (Ok(mut pressed), Ok(mut asked)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+        else {
             return;
         };
         loop {

@@ -240,7 +240,7 @@ fn lower_url(lowering: &mut Lowering<'_>, written: Option<&Written<String>>) -> 
 
 /// Whether an address looks like something that can be fetched; the fetcher parses it for good.
 pub(super) fn check_url(lowering: &mut Lowering<'_>, url: &Located<String>) {
-    let rest = ["http://", "https://", "file:///"].iter().find_map(|scheme| url.strip_prefix(scheme));
+    let rest = ["http://", "https://", "file:///", "stand-in://"].iter().find_map(|scheme| url.strip_prefix(scheme));
     let good = rest.is_some_and(|rest| !rest.is_empty())
         && !url.contains(|letter: char| letter.is_whitespace() || letter.is_control());
     if !good {

@@ -64,7 +64,8 @@ fn finish(
 ) -> Result<(), Failure> {
     let seconds = elapsed.as_secs_f64();
     if let Some(path) = &arguments.metadata_file {
-        let image = |image: &Outgoing| PushedImage { reference: image.target.to_string(), digest: image.manifest.digest };
+        let image =
+            |image: &Outgoing| PushedImage { reference: image.target.to_string(), digest: image.manifest.digest };
         let PushTotals { pushed_bytes, mounted_bytes, .. } = totals;
         let totals = Totals { seconds, pushed_bytes, mounted_bytes };
         write_json(path, &Metadata { images: outgoing.iter().map(image).collect(), totals })?;

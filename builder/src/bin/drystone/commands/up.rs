@@ -18,8 +18,8 @@ use tokio::task::JoinHandle;
 use crate::args::{Output, Up};
 use crate::commands::{build, images};
 use crate::failure::Failure;
-use crate::session::{self, Built};
 use crate::metadata;
+use crate::session::{self, Built};
 
 /// Runs the command.
 pub fn run(arguments: &Up, output: Output) -> Result<(), Failure> {

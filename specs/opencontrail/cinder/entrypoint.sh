@@ -1,0 +1,71 @@
+#!/bin/sh
+# Writes the addresses of the other services into cinder's configuration, and becomes the process.
+#
+#   MYSQL_SERVER              the database
+#   CINDER_DB_NAME, CINDER_DB_USER, CINDER_DB_PASSWORD
+#                             how to log in there; without them, cinder, cinder and SERVICE_PASSWORD
+#   RABBIT_SERVER             the message broker
+#   RABBIT_USER, RABBIT_PASSWORD
+#                             how to log in there
+#   KEYSTONE_SERVER           the identity service
+#   SERVICE_PASSWORD, SERVICE_TENANT
+#                             how cinder logs in there, as cinder; without the tenant, service
+#   HOST_IP                   the address of this host
+#   GLANCE_SERVER             the image service
+#
+# A variable that is not set leaves the configuration as the package ships it.
+set -eu
+
+# put FILE SECTION KEY VALUE: writes VALUE, unless it is empty.
+put() {
+    if [ -n "$4" ]; then
+        /openstack-config --set "$@"
+    fi
+}
+
+# A user's or a password's place in an address.
+escaped() {
+    python3 -c 'import sys, urllib.parse; print(urllib.parse.quote(sys.argv[1], safe=""))' "$1"
+}
+
+# The address of the database NAME.
+database() {
+    if [ -n "${MYSQL_SERVER:-}" ]; then
+        user=$(escaped "${CINDER_DB_USER:-cinder}")
+        password=$(escaped "${CINDER_DB_PASSWORD:-${SERVICE_PASSWORD:-}}")
+        printf 'mysql+pymysql://%s:%s@%s/%s' "$user" "$password" "$MYSQL_SERVER" "$1"
+    fi
+}
+
+broker() {
+    if [ -n "${RABBIT_SERVER:-}" ]; then
+        user=$(escaped "${RABBIT_USER:-guest}")
+        password=$(escaped "${RABBIT_PASSWORD:-guest}")
+        printf 'rabbit://%s:%s@%s:5672/' "$user" "$password" "$RABBIT_SERVER"
+    fi
+}
+
+# login FILE SECTION USER: how to log in to the identity service.
+login() {
+    if [ -z "${KEYSTONE_SERVER:-}" ]; then
+        return 0
+    fi
+    put "$1" "$2" auth_url "http://$KEYSTONE_SERVER:5000"
+    put "$1" "$2" auth_type password
+    put "$1" "$2" project_domain_name Default
+    put "$1" "$2" user_domain_name Default
+    put "$1" "$2" project_name "${SERVICE_TENANT:-service}"
+    put "$1" "$2" username "$3"
+    put "$1" "$2" password "${SERVICE_PASSWORD:-}"
+}
+
+conf=/etc/cinder/cinder.conf
+
+put "$conf" DEFAULT my_ip "${HOST_IP:-}"
+put "$conf" DEFAULT transport_url "$(broker)"
+put "$conf" DEFAULT auth_strategy "${KEYSTONE_SERVER:+keystone}"
+put "$conf" DEFAULT glance_api_servers "${GLANCE_SERVER:+http://$GLANCE_SERVER:9292}"
+put "$conf" database connection "$(database "${CINDER_DB_NAME:-cinder}")"
+login "$conf" keystone_authtoken cinder
+
+exec "$@"
