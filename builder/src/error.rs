@@ -115,12 +115,6 @@ impl From<LoadError> for BuildError {
     }
 }
 
-impl From<ArchiveError> for BuildError {
-    fn from(error: ArchiveError) -> Self {
-        Self::Archive(Box::new(error))
-    }
-}
-
 /// An error and its causes in one line.
 pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();

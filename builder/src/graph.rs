@@ -92,8 +92,8 @@ fn next<T, E>(parents: &[Option<usize>], state: &State<T, E>) -> Option<usize> {
 
 /// Parents have smaller numbers, so one pass reaches grandchildren too.
 fn skip_children<T, E>(parents: &[Option<usize>], state: &mut State<T, E>) {
-    for node in 0..parents.len() {
-        let Some(parent) = parents[node] else { continue };
+    for (node, parent) in parents.iter().enumerate() {
+        let Some(parent) = *parent else { continue };
         if !state.started[node] && matches!(state.outcomes[parent], Some(Outcome::Failed(_) | Outcome::Skipped)) {
             state.started[node] = true;
             state.outcomes[node] = Some(Outcome::Skipped);

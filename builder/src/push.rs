@@ -43,9 +43,9 @@ pub enum PushError {
     #[error("cannot push {reference}")]
     Registry {
         /// The image.
-        reference: Reference,
+        reference: Box<Reference>,
         /// Why.
-        source: registry_client::Error,
+        source: Box<registry_client::Error>,
     },
     /// The layout.
     #[error(transparent)]
@@ -115,7 +115,8 @@ pub async fn push(
     let mut totals = PushTotals::default();
     while let Some(done) = running.join_next().await {
         let (reference, pushed) = done.expect("a push does not panic, and is not cancelled before the set is dropped");
-        let report = pushed.map_err(|source| PushError::Registry { reference: reference.clone(), source })?;
+        let report = pushed
+            .map_err(|error| PushError::Registry { reference: Box::new(reference.clone()), source: Box::new(error) })?;
         totals.add(&report);
         let (text, already_there) = (reference.to_string(), report.unchanged);
         observer.observe(Event::ImagePushed { reference: &text, already_there });

@@ -78,7 +78,7 @@ pub enum ArchiveProblem {
         /// The suite.
         suite: String,
         /// What the last mirror said.
-        source: FetchError,
+        source: Box<FetchError>,
     },
     /// The suite lacks a component for this architecture.
     #[error("the suite `{suite}` has no index of `{component}` for {architecture}")]
@@ -112,7 +112,7 @@ pub enum ArchiveProblem {
         /// The signed file.
         url: Url,
         /// Why.
-        source: SignatureError,
+        source: Box<SignatureError>,
     },
     /// The `Release` file is wrong, or has expired.
     #[error("{url} cannot be used")]
@@ -120,7 +120,7 @@ pub enum ArchiveProblem {
         /// The file.
         url: Url,
         /// Why.
-        source: ReleaseError,
+        source: Box<ReleaseError>,
     },
     /// An index is wrong.
     #[error("{url} cannot be read")]
@@ -128,7 +128,7 @@ pub enum ArchiveProblem {
         /// The file.
         url: Url,
         /// Why.
-        source: IndexError,
+        source: Box<IndexError>,
     },
     /// An index cannot be unpacked.
     #[error("{url} cannot be unpacked")]
@@ -140,10 +140,16 @@ pub enum ArchiveProblem {
     },
     /// A file could not be fetched.
     #[error(transparent)]
-    Fetch(#[from] FetchError),
+    Fetch(Box<FetchError>),
     /// The cache failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+impl From<FetchError> for ArchiveProblem {
+    fn from(error: FetchError) -> Self {
+        Self::Fetch(Box::new(error))
+    }
 }
 
 /// An `InRelease` as it was fetched last, to ask only whether there is a newer one.
@@ -155,11 +161,9 @@ struct KnownRelease {
 
 impl Archives<'_> {
     /// What a source offers, the indexes in the order of the spec.
-    pub fn fetch(&self, source: &AptSource) -> Result<Vec<Offer>, ArchiveError> {
-        self.offers(source).map_err(|problem| ArchiveError {
-            name: source.name.value.clone(),
-            span: source.span.clone(),
-            problem,
+    pub fn fetch(&self, source: &AptSource) -> Result<Vec<Offer>, Box<ArchiveError>> {
+        self.offers(source).map_err(|problem| {
+            Box::new(ArchiveError { name: source.name.value.clone(), span: source.span.clone(), problem })
         })
     }
 
@@ -197,12 +201,12 @@ impl Archives<'_> {
         let (archive, release_url, text) = self.release_text(source, suite)?;
         let text = match keyring {
             Some(keyring) => {
-                let failed = |error| ArchiveProblem::Signature { url: release_url.clone(), source: error };
+                let failed = |error| ArchiveProblem::Signature { url: release_url.clone(), source: Box::new(error) };
                 keyring.verify_inline(text.as_bytes(), self.now).map_err(failed)?.text
             }
             None => without_signature(&text).to_owned(),
         };
-        let failed = |error| ArchiveProblem::Release { url: release_url.clone(), source: error };
+        let failed = |error| ArchiveProblem::Release { url: release_url.clone(), source: Box::new(error) };
         let release = Release::parse(&text).map_err(failed)?;
         release.check_suite(suite).map_err(failed)?;
         if !source.allow_expired {
@@ -222,12 +226,14 @@ impl Archives<'_> {
             let url = join(&archive, &format!("dists/{suite}/InRelease"))?;
             match self.refreshed(&url) {
                 Ok(text) => return Ok((archive, url, text)),
-                Err(ArchiveProblem::Fetch(error @ FetchError::Missing { .. })) => missing = Some(error),
+                Err(ArchiveProblem::Fetch(error)) if matches!(*error, FetchError::Missing { .. }) => {
+                    missing = Some(*error)
+                }
                 Err(error) => return Err(error),
             }
         }
         Err(match missing {
-            Some(source) => ArchiveProblem::NoSuite { suite: suite.to_owned(), source },
+            Some(error) => ArchiveProblem::NoSuite { suite: suite.to_owned(), source: Box::new(error) },
             None => ArchiveProblem::NoMirror,
         })
     }
@@ -329,7 +335,7 @@ fn read_index(stored: impl Read + Send, limit: u64, url: &Url) -> Result<Vec<Pac
     if text.len() as u64 > limit {
         return Err(FetchError::TooLarge { url: url.clone(), limit }.into());
     }
-    parse_index(&text).map_err(|source| ArchiveProblem::Index { url: url.clone(), source })
+    parse_index(&text).map_err(|error| ArchiveProblem::Index { url: url.clone(), source: Box::new(error) })
 }
 
 /// An archive's address as a spec writes it; an absolute directory of this machine stands for its `file:` URL.

@@ -38,7 +38,7 @@ pub struct Found {
 
 /// What one tree says about a path.
 enum Layered {
-    Here(Found),
+    Here(Box<Found>),
     /// Not here, but perhaps in a tree below.
     Below,
     /// Neither here nor below.
@@ -55,7 +55,7 @@ impl<'a> View<'a> {
     pub fn lookup(&self, path: &ImagePath) -> io::Result<Option<Found>> {
         for (index, tree) in self.trees.iter().enumerate().rev() {
             match lookup_in(index, tree, path)? {
-                Layered::Here(found) => return Ok(Some(found)),
+                Layered::Here(found) => return Ok(Some(*found)),
                 Layered::Below => {}
                 Layered::Hidden => return Ok(None),
             }
@@ -156,7 +156,7 @@ fn lookup_in(index: usize, tree: &TreeDir, path: &ImagePath) -> io::Result<Layer
             return Ok(Layered::Hidden);
         }
         let Some(name) = names.next() else {
-            return Ok(Layered::Here(Found { tree: index, path: reached, metadata }));
+            return Ok(Layered::Here(Box::new(Found { tree: index, path: reached, metadata })));
         };
         if !metadata.is_dir() {
             return Ok(Layered::Hidden);

@@ -1,4 +1,5 @@
 //! Trees become layers and layers become trees, and nothing is lost or escapes on the way.
+#![expect(clippy::unwrap_used, reason = "a test may panic anywhere, in its helpers too")]
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -124,10 +124,8 @@ impl Terminal {
                 None => shown.fetch = Some(self.meter("fetching", Some(*bytes))),
             },
             Event::FetchProgress { bytes } => shown.fetch.iter().for_each(|bar| bar.inc(*bytes)),
-            Event::FetchFinished => {
-                if shown.fetch.as_ref().is_some_and(|bar| Some(bar.position()) >= bar.length()) {
-                    shown.fetch.take().iter().for_each(ProgressBar::finish_and_clear);
-                }
+            Event::FetchFinished if shown.fetch.as_ref().is_some_and(is_full) => {
+                shown.fetch.take().iter().for_each(ProgressBar::finish_and_clear);
             }
             Event::StepStarted { image, step } => {
                 let bar = self.spinner(format!("{image}: {step}"));
@@ -146,6 +144,11 @@ impl Terminal {
             _ => {}
         }
     }
+}
+
+/// Whether all that was announced has come.
+fn is_full(bar: &ProgressBar) -> bool {
+    bar.length().is_some_and(|length| bar.position() >= length)
 }
 
 impl Observer for Terminal {

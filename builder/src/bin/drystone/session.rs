@@ -29,8 +29,6 @@ const HOST_APT: &str = "/etc/apt";
 
 /// A build that is done.
 pub struct Built {
-    /// The family.
-    pub loaded: LoadedFamily,
     /// Its images, parents first.
     pub images: Vec<BuiltImage>,
     /// Where they are.
@@ -84,8 +82,7 @@ pub fn build(names: &[String], arguments: &BuildArgs, output: Output) -> Result<
         observer.observe(Event::Warning(&text));
     }
     let images = run(&loaded, &plan, arguments, &sandbox, (&cache, &layout, &fetcher), observer.as_ref(), &interrupt)?;
-    drop(plan);
-    Ok(Built { loaded, images, layout, observer, interrupt, started })
+    Ok(Built { images, layout, observer, interrupt, started })
 }
 
 fn make_plan<'a>(
@@ -204,7 +201,6 @@ fn mirrors(given: &[String]) -> Result<Mirrors, Failure> {
 }
 
 /// Variables for specs: those of the command line, then those of the environment.
-#[expect(clippy::disallowed_methods, reason = "this is the command line")]
 fn variables(set: &[(String, String)]) -> Variables {
     let mut variables = Variables::new();
     for (name, value) in set {
