@@ -320,13 +320,13 @@ impl Builder<'_> {
             interrupt: self.interrupt,
         };
         let digests: Vec<&[u8; 32]> = packages.iter().map(|package| package.sha256.as_bytes()).collect();
-        let key = self.key("packages 2", state).list("debs", digests).finish();
+        let key = self.key("packages 3", state).list("debs", digests).finish();
         let described = match packages.len() {
             1 => "1 package".to_owned(),
             count => format!("{count} packages"),
         };
         let name = StepName { kind: "packages", described: &described, key };
-        let made_by = format!("drystone: {described} for {image}");
+        let made_by = format!("drystone: {described}");
         self.step(image, &name, state, reports, |state| {
             let segments = workshop.segments(packages)?;
             let newest = segments.iter().map(|segment| segment.record.date).max().unwrap_or(0);
@@ -478,7 +478,8 @@ impl Builder<'_> {
         };
         let elapsed = started.elapsed();
         self.report(image, name, cached, elapsed, reports);
-        state.layers.extend(record.layer);
+        // The layer may have been made for another image that began in the same way.
+        state.layers.extend(record.layer.map(|layer| Layer { from: image.to_string(), ..layer }));
         state.epoch = record.epoch;
         state.key = name.key;
         Ok(())

@@ -16,6 +16,9 @@ use crate::apt::archive::{Archives, Offer};
 use crate::error::BuildError;
 use crate::fetch::STAND_IN;
 
+/// The priority of a source that says nothing, as for apt.
+const USUAL_PRIORITY: i32 = 500;
+
 /// A package by digest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LockedPackage {
@@ -69,6 +72,7 @@ impl<'a> Plan<'a> {
         wanted: &dyn Fn(&str) -> bool,
         archives: &Archives<'_>,
     ) -> Result<Self, BuildError> {
+        refuse_priorities(family)?;
         let chosen = with_parents(family, wanted);
         let mut resolver = Resolver { family, archives, offers: BTreeMap::new(), universes: BTreeMap::new() };
         let mut images: Vec<PlannedImage<'a>> = Vec::new();
@@ -109,6 +113,14 @@ fn with_parents<'a>(family: &'a Family, wanted: &dyn Fn(&str) -> bool) -> BTreeS
         chosen.extend(family.ancestors(image).map(|parent| parent.name.as_str()));
     }
     chosen
+}
+
+/// What the language knows of sources and this version cannot do.
+fn refuse_priorities(family: &Family) -> Result<(), BuildError> {
+    match family.sources.iter().find(|source| source.priority != USUAL_PRIORITY) {
+        Some(source) => Err(BuildError::at(&source.span, "`priority`: this version cannot do it yet", "")),
+        None => Ok(()),
+    }
 }
 
 /// What the language knows and this version cannot build.

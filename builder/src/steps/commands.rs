@@ -152,10 +152,23 @@ pub fn lay_changes<W: Write + Send>(
     layer: &mut LayerWriter<W>,
 ) -> io::Result<bool> {
     let keep = |path: &ImagePath, metadata: &fs::Metadata| scrub::keeps(path, metadata.is_dir());
-    let changed = changes(upper, below, owners, &Rules { latest: epoch, keep: &keep })?;
+    let since = born(upper)?;
+    let changed = changes(upper, below, owners, &Rules { since, latest: epoch, keep: &keep })?;
     let bytes = changed.iter().map(|change| change.entry.kind.size()).sum();
     layer.entries(bytes, |writer| layer::diff::write(&changed, &mut EntryWriter::new(writer)))?;
     Ok(!changed.is_empty())
+}
+
+/// When a tree was made, in seconds since 1970, by the clock that its files have their times from: that is when the
+/// step began. On a file system that does not remember, no time counts as the step's.
+fn born(upper: &TreeDir) -> io::Result<i64> {
+    let born = match fs::metadata(upper.path())?.created() {
+        Ok(time) => time,
+        Err(error) if error.kind() == io::ErrorKind::Unsupported => return Ok(i64::MAX),
+        Err(error) => return Err(error),
+    };
+    let seconds = born.duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    Ok(i64::try_from(seconds).unwrap_or(i64::MAX))
 }
 
 /// Names everything that a command's result depends on, apart from the image below it and its environment.

@@ -27,10 +27,20 @@ pub struct Change {
 
 /// How changes are turned into entries.
 pub struct Rules<'a> {
-    /// Times later than this many seconds after 1970 become this.
+    /// When the step began, in seconds since 1970: what has this time or a later one was made by it.
+    pub since: i64,
+    /// The time that everything gets which the step made; times before the step that are later than this become it too.
     pub latest: i64,
     /// Whether a path belongs into the layer at all; what lies below a refused directory is still asked for.
     pub keep: &'a dyn Fn(&ImagePath, &fs::Metadata) -> bool,
+}
+
+impl Rules<'_> {
+    /// The time in the layer of something that has this one on disk. The clock may be behind the date of the image, so
+    /// the earlier of the two would not do.
+    fn time(&self, found: i64) -> i64 {
+        if found >= self.since { self.latest } else { found.min(self.latest) }
+    }
 }
 
 /// What `upper` changes in the trees `below`, sorted by path, parents first. `upper` is in overlayfs' form.
@@ -151,7 +161,7 @@ impl Differ<'_> {
             mode: attributes.mode,
             uid: attributes.uid,
             gid: attributes.gid,
-            mtime: metadata.mtime().min(self.rules.latest),
+            mtime: self.rules.time(metadata.mtime()),
             xattrs: attributes.xattrs,
         };
         let entry = Entry { path: path.clone(), kind, metadata };

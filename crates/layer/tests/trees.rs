@@ -74,7 +74,7 @@ fn opaque(tree: &TreeDir, path: &str) {
 }
 
 fn all(upper: &TreeDir, below: &[TreeDir]) -> Vec<Change> {
-    changes(upper, below, owners(), &Rules { latest: EPOCH, keep: &|_, _| true }).unwrap()
+    changes(upper, below, owners(), &Rules { since: EPOCH + 1000, latest: EPOCH, keep: &|_, _| true }).unwrap()
 }
 
 fn paths(changes: &[Change]) -> Vec<String> {
@@ -162,6 +162,9 @@ fn times_after_the_date_of_the_image_become_it_and_earlier_ones_stay() {
     file(&upper, "early", "");
     let early = fs::File::options().write(true).open(upper.root().join("early")).unwrap();
     early.set_modified(std::time::UNIX_EPOCH + std::time::Duration::from_secs(5)).unwrap();
+    let behind = Rules { since: 6, latest: EPOCH, keep: &|_, _| true };
+    let late = changes(&upper, &[], owners(), &behind).unwrap();
+    assert_eq!(late[1].entry.metadata.mtime, EPOCH, "what the step made has the image's date whatever the clock says");
     let found = all(&upper, &[]);
     let times: Vec<i64> = found.iter().map(|change| change.entry.metadata.mtime).collect();
     assert_eq!((paths(&found), times), (vec!["/early".to_owned(), "/late".to_owned()], vec![5, EPOCH]));

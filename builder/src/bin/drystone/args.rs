@@ -175,7 +175,7 @@ pub struct RegistryArgs {
 #[derive(Debug, Args)]
 pub struct Up {
     /// The family's directory, and then images or patterns if not all are wanted
-    #[arg(value_name = "FAMILY] [IMAGE")]
+    #[arg(value_name = "FAMILY|IMAGE")]
     pub names: Vec<String>,
     /// End after the list, instead of serving
     #[arg(long)]
@@ -189,7 +189,7 @@ pub struct Up {
 #[derive(Debug, Args)]
 pub struct Build {
     /// The family's directory [default: .], and then images or patterns if not all are wanted
-    #[arg(value_name = "FAMILY] [IMAGE")]
+    #[arg(value_name = "FAMILY|IMAGE")]
     pub names: Vec<String>,
     #[command(flatten)]
     pub build: BuildArgs,

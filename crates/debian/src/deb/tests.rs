@@ -203,10 +203,7 @@ fn archives_by_dpkg_deb_are_read() {
         let file = directory.path().join(format!("{compression}.deb"));
         let mut command = std::process::Command::new("dpkg-deb");
         let built = command.arg(format!("-Z{compression}")).arg("-b").arg(&tree).arg(&file).output();
-        let Ok(output) = built else {
-            println!("no dpkg-deb on this machine: nothing read");
-            return;
-        };
+        let output = built.expect("dpkg-deb: these tests need a Debian machine");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let reader = DebReader::new(std::fs::File::open(&file).unwrap()).unwrap();
         let mut archive = tar::Archive::new(reader.data(1 << 20).unwrap());

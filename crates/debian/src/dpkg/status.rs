@@ -557,10 +557,7 @@ Triggers-Awaited: a
     /// dpkg's own file on a Debian machine is the best witness for its format.
     #[test]
     fn this_machines_status_is_written_as_dpkg_wrote_it() {
-        let Ok(text) = std::fs::read_to_string("/var/lib/dpkg/status") else {
-            println!("no dpkg status on this machine: nothing compared");
-            return;
-        };
+        let text = std::fs::read_to_string("/var/lib/dpkg/status").expect("these tests need a Debian machine");
         let status = Status::parse(&text).unwrap();
         let written: Vec<_> = status.iter().map(StatusEntry::to_string).collect();
         let mut originals: Vec<_> = text.split("\n\n").filter(|stanza| !stanza.trim().is_empty()).collect();
