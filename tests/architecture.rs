@@ -19,7 +19,18 @@ const ALLOWED: &[(&str, &[&str])] = &[
     (
         "drystone",
         // `fixtures` for the stand-ins, which a family may use like any other archive.
-        &["content", "debian", "fixtures", "layer", "oci", "registry-client", "registry-server", "sandbox", "spec", "store"],
+        &[
+            "content",
+            "debian",
+            "fixtures",
+            "layer",
+            "oci",
+            "registry-client",
+            "registry-server",
+            "sandbox",
+            "spec",
+            "store",
+        ],
     ),
 ];
 
@@ -28,7 +39,8 @@ fn crates_use_only_those_below_them() {
     let house = crates();
     for (name, uses) in &house {
         let rule = ALLOWED.iter().find(|(known, _)| known == name);
-        let (_, allowed) = rule.unwrap_or_else(|| panic!("`{name}` is new: say in tests/architecture.rs whom it may use"));
+        let (_, allowed) =
+            rule.unwrap_or_else(|| panic!("`{name}` is new: say in tests/architecture.rs whom it may use"));
         for used in uses {
             assert!(allowed.contains(&used.as_str()), "`{name}` must not use `{used}`: see ARCHITECTURE.md");
         }

@@ -328,16 +328,23 @@ impl Builder<'_> {
         let name = StepName { kind: "packages", described: &described, key };
         let made_by = format!("drystone: {described}");
         self.step(image, &name, state, reports, |state| {
-            let segments = workshop.segments(packages)?;
-            let newest = segments.iter().map(|segment| segment.record.date).max().unwrap_or(0);
-            let epoch = self.options.epoch.unwrap_or_else(|| state.epoch.max(newest));
             let below = self.trees(&state.layers)?;
-            let labels = packages.iter().map(LockedPackage::label).collect();
-            let layer = self.layer(key, image, &made_by, labels, |layer| {
-                lay(&segments, &View::new(&below), layer)?;
-                Ok(true)
-            })?;
-            Ok(StepRecord { layer, epoch })
+            let attempt = || {
+                let segments = workshop.segments(packages)?;
+                let newest = segments.iter().map(|segment| segment.record.date).max().unwrap_or(0);
+                let epoch = self.options.epoch.unwrap_or_else(|| state.epoch.max(newest));
+                let labels = packages.iter().map(LockedPackage::label).collect();
+                let layer = self.layer(key, image, &made_by, labels, |layer| {
+                    lay(&segments, &View::new(&below), layer)?;
+                    Ok(true)
+                })?;
+                Ok(StepRecord { layer, epoch })
+            };
+            match attempt() {
+                // What the disk damaged can be made again.
+                Err(BuildError::Io(_)) if workshop.discard_damaged(packages)? => attempt(),
+                other => other,
+            }
         })?;
         self.configure(image, packages, &workshop, state, reports)
     }
@@ -353,12 +360,18 @@ impl Builder<'_> {
         let key = self.key(configure::VERSION, state).finish();
         let name = StepName { kind: "configure", described: "maintainer scripts", key };
         self.step(image, &name, state, reports, |state| {
-            self.must_run(image, "maintainer scripts")?;
             let segments = workshop.segments(packages)?;
             let laid = self.trees(&state.layers)?;
-            let layer = self.changed(image, "drystone: maintainer scripts", key, &laid, state.epoch, |upper| {
-                configure::run(&self.runner(), image, packages, &segments, &laid, upper, state.epoch)
-            })?;
+            let layer = if configure::has_dpkg(&View::new(&laid))? {
+                self.must_run(image, "maintainer scripts")?;
+                self.changed(image, "drystone: maintainer scripts", key, &laid, state.epoch, |upper| {
+                    configure::run(&self.runner(), image, packages, &segments, &laid, upper, state.epoch)
+                })?
+            } else {
+                self.changed(image, "drystone: package database", key, &laid, state.epoch, |upper| {
+                    configure::without_dpkg(image, packages, &segments, &laid, upper)
+                })?
+            };
             Ok(StepRecord { layer, epoch: state.epoch })
         })
     }

@@ -109,7 +109,8 @@ impl Fetcher {
         let client = Client::builder()
             .user_agent(concat!("drystone/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(Duration::from_secs(20))
-            .timeout(None)
+            // Of each wait, for the answer and for more of it, and not of the whole transfer.
+            .timeout(Duration::from_secs(60))
             .tcp_keepalive(Duration::from_secs(30))
             .build()?;
         Ok(Self { client, stand_ins: BTreeMap::new() })
@@ -280,17 +281,18 @@ fn validators(headers: &HeaderMap) -> Validators {
     Validators { etag: text(ETAG), last_modified: text(LAST_MODIFIED) }
 }
 
+/// Whether the bytes that arrived, and not the connection, are at fault.
+fn is_wrong(error: &io::Error) -> bool {
+    let of_content = error.get_ref().is_some_and(|cause| !cause.is::<reqwest::Error>());
+    matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof) && of_content
+}
+
 /// Wrong bytes may come from a proxy's bad copy; a second try that gives them again is final in effect.
 fn broken(url: &Url, error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Attempt {
     let url = url.clone();
     let error = error.into();
     match error.downcast::<io::Error>() {
-        Ok(error)
-            if error.kind() == io::ErrorKind::InvalidData
-                && error.get_ref().is_none_or(|e| !e.is::<reqwest::Error>()) =>
-        {
-            Attempt::Again(FetchError::Wrong { url, source: *error }, None)
-        }
+        Ok(error) if is_wrong(&error) => Attempt::Again(FetchError::Wrong { url, source: *error }, None),
         Ok(error) => Attempt::Again(FetchError::Unreachable { url, source: error }, None),
         Err(source) => Attempt::Again(FetchError::Unreachable { url, source }, None),
     }

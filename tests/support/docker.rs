@@ -19,8 +19,9 @@ impl Docker {
         let directory = tempfile::Builder::new().prefix("drystone-docker").tempdir().unwrap();
         let at = |name: &str| directory.path().join(name);
         let log = std::fs::File::create(at("log")).unwrap();
-        let daemon = Command::new("dockerd")
-            .arg("--data-root")
+        // Ended with this thread, should the whole process of the tests be killed.
+        let daemon = Command::new("setpriv")
+            .args(["--pdeathsig", "TERM", "dockerd", "--data-root"])
             .arg(at("data"))
             .arg("--exec-root")
             .arg(at("exec"))
@@ -41,6 +42,17 @@ impl Docker {
             if asked.code == Some(0) { Ok(()) } else { Err(format!("{}\n{}", asked.stderr, log())) }
         });
         docker
+    }
+
+    /// Takes away what is still mounted below the directory, which could not be removed otherwise: dockerd keeps the
+    /// network namespace of the host there.
+    fn unmount(&self) {
+        let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+        let points = mounts.lines().filter_map(|line| line.split(' ').nth(1));
+        let left: Vec<&str> = points.filter(|point| PathBuf::from(point).starts_with(self.directory.path())).collect();
+        for point in left.into_iter().rev() {
+            let _ = Command::new("umount").arg("--lazy").arg(point).status();
+        }
     }
 
     fn at(&self, name: &str) -> PathBuf {
@@ -75,10 +87,11 @@ impl Drop for Docker {
         let _ = Command::new("kill").arg(pid).status();
         for _ in 0..100 {
             if matches!(self.daemon.0.try_wait(), Ok(Some(_))) {
-                return;
+                break;
             }
             std::thread::sleep(Duration::from_millis(100));
         }
+        self.unmount();
     }
 }
 

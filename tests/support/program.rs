@@ -62,6 +62,29 @@ pub fn run(command: &mut Command) -> Finished {
     let line = format!("{command:?}");
     let output = command.stdin(Stdio::null()).output();
     let output: Output = output.unwrap_or_else(|error| panic!("{line}: {error}; tests/run installs what tests need"));
+    finished(line, output)
+}
+
+/// Runs a command to its end, and says how much memory that one process had at most, in KiB.
+#[track_caller]
+pub fn run_measured(command: &mut Command) -> (Finished, u64) {
+    let line = format!("{command:?}");
+    let piped = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = piped.spawn().unwrap_or_else(|error| panic!("{line}: {error}"));
+    let status = PathBuf::from(format!("/proc/{}/status", child.id()));
+    let output = std::thread::spawn(|| child.wait_with_output());
+    let mut peak = 0;
+    while !output.is_finished() {
+        // The kernel keeps the maximum; it is gone with the process, so it is read until then.
+        let text = std::fs::read_to_string(&status).unwrap_or_default();
+        let most = text.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.parse().ok());
+        peak = peak.max(most.unwrap_or(0));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    (finished(line, output.join().expect("waiting does not panic").unwrap()), peak)
+}
+
+fn finished(line: String, output: Output) -> Finished {
     Finished {
         line,
         code: output.status.code(),
@@ -91,6 +114,15 @@ pub fn eventually<T>(what: &str, within: Duration, mut ask: impl FnMut() -> Resu
 
 /// A child that is killed when the test is over, however it ends.
 pub struct Background(pub std::process::Child);
+
+impl Background {
+    /// Starts a command.
+    #[track_caller]
+    pub fn start(command: &mut Command) -> Self {
+        let child = command.spawn();
+        Self(child.unwrap_or_else(|error| panic!("{command:?}: {error}; tests/run installs what tests need")))
+    }
+}
 
 impl Drop for Background {
     fn drop(&mut self) {

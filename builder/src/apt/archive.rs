@@ -156,6 +156,8 @@ impl From<FetchError> for ArchiveProblem {
 #[derive(Serialize, Deserialize)]
 struct KnownRelease {
     validators: Validators,
+    /// Names the text: one that the disk damaged is fetched again.
+    digest: Digest,
     text: String,
 }
 
@@ -242,6 +244,7 @@ impl Archives<'_> {
     fn refreshed(&self, url: &Url) -> Result<String, ArchiveProblem> {
         let key = FramedHasher::new("release 1").field("url", url.as_str()).finish();
         let known: Option<KnownRelease> = self.cache.get_json(Area::Indexes, key)?;
+        let known = known.filter(|known| Digest::of(known.text.as_bytes()) == known.digest);
         let validators = known.as_ref().map(|known| &known.validators);
         match (self.fetcher.document(url, LARGEST_RELEASE, validators)?, known) {
             (Document::NotModified, Some(known)) => Ok(known.text),
@@ -251,7 +254,7 @@ impl Archives<'_> {
                     url: url.clone(),
                     source: io::Error::new(io::ErrorKind::InvalidData, error),
                 })?;
-                let known = KnownRelease { validators, text };
+                let known = KnownRelease { validators, digest: Digest::of(text.as_bytes()), text };
                 self.cache.put_json(Area::Indexes, key, &known)?;
                 Ok(known.text)
             }
@@ -282,11 +285,22 @@ impl Archives<'_> {
         let by_hash = format!("{directory}/by-hash/SHA256/{}", file.digest.hex());
         let path = if release.acquire_by_hash { by_hash } else { path };
         let url = join(archive, &format!("dists/{suite}/{path}"))?;
-        self.verified_index(&url, file)?;
-        let (opened, limit) = (self.cache.open_content(Area::Indexes, file.digest, file.size)?, LARGEST_INDEX);
-        let stored = opened.ok_or(StoreError::Missing { digest: file.digest })?;
-        let packages = read_index(stored, limit, &url)?;
+        let packages = match self.index(&url, file) {
+            Err(ArchiveProblem::Unpack { .. }) => {
+                // The disk may have damaged what was kept.
+                self.cache.remove(Area::Indexes, file.digest)?;
+                self.index(&url, file)?
+            }
+            other => other?,
+        };
         Ok(Offer { url: archive.clone(), digest: file.digest, packages })
+    }
+
+    /// The packages of an index, which is fetched if the cache does not have it.
+    fn index(&self, url: &Url, file: ReleaseFile) -> Result<Vec<Package>, ArchiveProblem> {
+        self.verified_index(url, file)?;
+        let opened = self.cache.open_content(Area::Indexes, file.digest, file.size)?;
+        read_index(opened.ok_or(StoreError::Missing { digest: file.digest })?, LARGEST_INDEX, url)
     }
 
     /// Makes sure that the cache has an index of this digest.

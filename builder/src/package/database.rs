@@ -19,6 +19,8 @@ use crate::plan::LockedPackage;
 
 /// Where the database is.
 const DATABASE: &str = "var/lib/dpkg";
+/// The program that keeps the database.
+pub const DPKG: &str = "usr/bin/dpkg";
 /// No file of the database is larger than this.
 const LARGEST_FILE: u64 = 256 << 20;
 
@@ -47,12 +49,27 @@ impl Database<'_> {
     /// Writes the database, the policy that starts no service, and on a new system the links that the first scripts
     /// need. Returns the names under which dpkg files the packages, in their order.
     pub fn write(&self, packages: &[Unpacked<'_>]) -> Result<Vec<String>, BuildError> {
+        let names = self.register(packages, PackageState::Unpacked)?;
+        self.file(POLICY.0, 0o755, POLICY.1)?;
+        self.first_links()?;
+        fs::DirBuilder::new().recursive(true).mode(0o755).create(self.root.join(DATABASE).join("updates"))?;
+        Ok(names)
+    }
+
+    /// Writes the database of packages that are complete once they are unpacked, for an image without dpkg: a child
+    /// that brings dpkg finds them installed, and so does whoever reads the image to say what is in it.
+    pub fn write_installed(&self, packages: &[Unpacked<'_>]) -> Result<(), BuildError> {
+        self.register(packages, PackageState::Installed).map(drop)
+    }
+
+    /// Enters packages into the database.
+    fn register(&self, packages: &[Unpacked<'_>], state: PackageState) -> Result<Vec<String>, BuildError> {
         let mut status = self.status()?;
         let mut triggers = self.triggers()?;
         let mut names = Vec::new();
         for Unpacked { package, segment } in packages {
             let failed = |error: Failure| BuildError::Package { package: package.label(), source: error };
-            let entry = entry(&segment.record).map_err(failed)?;
+            let entry = entry(&segment.record, state).map_err(failed)?;
             let name = entry.database_name();
             note_triggers(&mut triggers, &status, &name, &segment.record).map_err(failed)?;
             status.insert(entry);
@@ -71,9 +88,6 @@ impl Database<'_> {
             }
         }
         self.forget_replaced(packages, &status)?;
-        self.file(POLICY.0, 0o755, POLICY.1)?;
-        self.first_links()?;
-        fs::DirBuilder::new().recursive(true).mode(0o755).create(self.root.join(DATABASE).join("updates"))?;
         Ok(names)
     }
 
@@ -91,7 +105,7 @@ impl Database<'_> {
 
     /// Whether there was no dpkg before.
     fn is_new(&self) -> Result<bool, BuildError> {
-        Ok(self.read("status")?.is_none())
+        Ok(self.before.lookup(&path(DPKG)?)?.is_none())
     }
 
     fn status(&self) -> Result<Status, BuildError> {
@@ -201,8 +215,8 @@ impl Database<'_> {
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-/// What `status` says of a package whose files are in place and whose scripts have not run.
-fn entry(record: &Record) -> Result<StatusEntry, Failure> {
+/// What `status` says of a package whose files are in place and whose scripts have not run, or that has none.
+fn entry(record: &Record, state: PackageState) -> Result<StatusEntry, Failure> {
     let mut conffiles = Vec::new();
     for conffile in parse_conffiles(&record.conffiles_text)? {
         let known = record.conffiles.iter().find(|(path, _)| *path == conffile.path);
@@ -212,7 +226,7 @@ fn entry(record: &Record) -> Result<StatusEntry, Failure> {
             None => return Err(format!("its conffile {} is not among its files", conffile.path).into()),
         }
     }
-    Ok(StatusEntry::from_control(&single_stanza(&record.control)?, PackageState::Unpacked, conffiles)?)
+    Ok(StatusEntry::from_control(&single_stanza(&record.control)?, state, conffiles)?)
 }
 
 fn note_triggers(triggers: &mut TriggerDatabase, status: &Status, name: &str, record: &Record) -> Result<(), Failure> {

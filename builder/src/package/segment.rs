@@ -8,11 +8,11 @@
 //! in the image would be read differently by different readers.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 
-use content::{Digest, FramedHasher};
+use content::{Digest, FramedHasher, VerifyingReader};
 use debian::DebReader;
 use debian::dpkg::{Md5Hasher, database_name, list_file};
 use debian::package::MultiArch;
@@ -70,6 +70,16 @@ pub struct Record {
     pub preinst: bool,
 }
 
+/// What the cache remembers of a segment.
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    /// Names the bytes of the segment.
+    digest: Digest,
+    /// How many they are.
+    size: u64,
+    record: Record,
+}
+
 /// A directory that a package ships.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Directory {
@@ -102,14 +112,31 @@ impl Segment {
         if let Some(found) = Self::cached(cache, key, record_key)? {
             return Ok(found);
         }
-        let deb =
-            cache.file(Area::Debs, package.sha256).ok_or(store::StoreError::Missing { digest: package.sha256 })?;
+        let deb = verified_deb(cache, package)?;
         let writer = cache.writer(Area::Segments, key)?;
         let failed = |source| BuildError::Package { package: package.label(), source };
         let (writer, record) = make(&deb, writer, compression, left_out).map_err(failed)?;
-        let (path, ..) = writer.commit()?;
-        cache.put_json(Area::Segments, record_key, &record)?;
-        Ok(Self { path, record })
+        let (path, digest, size) = writer.commit()?;
+        let kept = Kept { digest, size, record };
+        cache.put_json(Area::Segments, record_key, &kept)?;
+        Ok(Self { path, record: kept.record })
+    }
+
+    /// Removes the segments of a package that have other bytes than when they were made. Returns whether there were any.
+    pub fn discard_damaged(
+        cache: &Cache,
+        package: &LockedPackage,
+        compression: Compression,
+        left_out: &BTreeSet<String>,
+    ) -> Result<bool, BuildError> {
+        let (key, record_key) = keys(package, compression, left_out);
+        let Some(kept) = cache.get_json::<Kept>(Area::Segments, record_key)? else { return Ok(false) };
+        let Some(path) = cache.file(Area::Segments, key) else { return Ok(false) };
+        if is_whole(VerifyingReader::new(File::open(path)?, kept.digest, kept.size)) {
+            return Ok(false);
+        }
+        cache.remove(Area::Segments, key)?;
+        Ok(true)
     }
 
     /// Whether the whole package's segment is in the cache, so that its `.deb` is not needed.
@@ -118,12 +145,39 @@ impl Segment {
         cache.file(Area::Segments, key).is_some() && cache.file(Area::Segments, record_key).is_some()
     }
 
-    fn cached(cache: &Cache, key: Digest, record_key: Digest) -> Result<Option<Self>, BuildError> {
-        match (cache.file(Area::Segments, key), cache.get_json(Area::Segments, record_key)?) {
-            (Some(path), Some(record)) => Ok(Some(Self { path, record })),
-            _ => Ok(None),
-        }
+    /// The name under which dpkg files the package in its database.
+    pub fn database_name(&self) -> String {
+        let stanza = debian::deb822::single_stanza(&self.record.control).ok();
+        let field = |name| stanza.as_ref().and_then(|stanza| stanza.get(name)).unwrap_or_default().trim();
+        let multi_arch = MultiArch::parse(field("Multi-Arch")).unwrap_or_default();
+        database_name(field("Package"), field("Architecture"), multi_arch)
     }
+
+    fn cached(cache: &Cache, key: Digest, record_key: Digest) -> Result<Option<Self>, BuildError> {
+        let (Some(path), Some(kept)) =
+            (cache.file(Area::Segments, key), cache.get_json::<Kept>(Area::Segments, record_key)?)
+        else {
+            return Ok(None);
+        };
+        // A segment that was cut where one of its parts ends would be read without an error.
+        let size = fs::metadata(&path)?.len();
+        Ok((size == kept.size).then_some(Self { path, record: kept.record }))
+    }
+}
+
+/// The kept `.deb` of a package. One that the disk damaged is removed, and counts as absent.
+fn verified_deb(cache: &Cache, package: &LockedPackage) -> Result<PathBuf, BuildError> {
+    let digest = package.sha256;
+    let missing = || store::StoreError::Missing { digest };
+    let reader = cache.open_content(Area::Debs, digest, package.size)?.ok_or_else(missing)?;
+    if !is_whole(reader) {
+        cache.remove(Area::Debs, digest)?;
+    }
+    Ok(cache.file(Area::Debs, digest).ok_or_else(missing)?)
+}
+
+fn is_whole(mut reader: VerifyingReader<File>) -> bool {
+    io::copy(&mut reader, &mut io::sink()).is_ok()
 }
 
 /// The keys of a segment and of its record.

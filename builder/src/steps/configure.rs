@@ -1,5 +1,5 @@
 //! The step that runs maintainer scripts over packages that were laid: every `preinst`, then `dpkg --configure`, with
-//! the image's own programs.
+//! the image's own programs. An image without dpkg takes packages without scripts, and runs nothing.
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
@@ -8,6 +8,7 @@ use std::io;
 use std::path::Path;
 
 use debian::deb822::single_stanza;
+use layer::entry::ImagePath;
 use layer::record::TreeDir;
 use layer::view::View;
 use sandbox::{Network, Stdin, User};
@@ -15,7 +16,7 @@ use spec::ImageName;
 
 use crate::error::BuildError;
 use crate::image::DEFAULT_PATH;
-use crate::package::database::{Database, Unpacked};
+use crate::package::database::{DPKG, Database, Unpacked};
 use crate::package::segment::Segment;
 use crate::plan::LockedPackage;
 use crate::steps::commands::{Invocation, Runner};
@@ -60,6 +61,52 @@ pub fn run(
     Ok(())
 }
 
+/// Whether the image can run maintainer scripts.
+pub fn has_dpkg(laid: &View<'_>) -> io::Result<bool> {
+    Ok(laid.lookup(&path_of(DPKG)?)?.is_some())
+}
+
+/// What takes the place of scripts in an image without dpkg: packages that have none are entered into the database as
+/// installed, and nothing runs; for one that has some, this fails and names it.
+pub fn without_dpkg(
+    image: &ImageName,
+    packages: &[LockedPackage],
+    segments: &[Segment],
+    laid: &[TreeDir],
+    upper: &TreeDir,
+) -> Result<(), BuildError> {
+    let unpacked: Vec<Unpacked<'_>> =
+        packages.iter().zip(segments).map(|(package, segment)| Unpacked { package, segment }).collect();
+    let root = upper.root();
+    let (before, laid) = (View::new(&laid[..laid.len() - 1]), View::new(laid));
+    for Unpacked { package, segment } in &unpacked {
+        if let Some(script) = script_of(segment, &laid)? {
+            let text = format!(
+                "{image}: the package {} has a {script} script, which needs dpkg and a shell, and the image has no dpkg: \
+                 add the package `dpkg` to it or to its parent",
+                package.label()
+            );
+            return Err(BuildError::Io(io::Error::new(io::ErrorKind::Unsupported, text)));
+        }
+    }
+    Database { before, laid, root: &root }.write_installed(&unpacked)
+}
+
+/// The first script that installing a package would run.
+fn script_of(segment: &Segment, laid: &View<'_>) -> Result<Option<&'static str>, BuildError> {
+    let name = segment.database_name();
+    for script in ["preinst", "config", "postinst"] {
+        if laid.lookup(&path_of(&format!("var/lib/dpkg/info/{name}.{script}"))?)?.is_some() {
+            return Ok(Some(script));
+        }
+    }
+    Ok(None)
+}
+
+fn path_of(text: &str) -> io::Result<ImagePath> {
+    ImagePath::parse(text).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+}
+
 /// As dpkg gives it to scripts, with nothing of the builder's own environment.
 fn environment(epoch: i64) -> Vec<(OsString, OsString)> {
     let epoch = epoch.to_string();
@@ -91,7 +138,7 @@ fn script(packages: &[Unpacked<'_>], names: &[String]) -> String {
          \tDPKG_MAINTSCRIPT_NAME=preinst DPKG_MAINTSCRIPT_PACKAGE=$1 DPKG_MAINTSCRIPT_ARCH=$2 \\\n\
          \tDPKG_MAINTSCRIPT_PACKAGE_REFCOUNT=1 \"/var/lib/dpkg/info/$3.preinst\" install </dev/null && return\n",
     );
-    let _ = writeln!(script, "\techo \"{PREINST_FAILED}$1\"\n\texit 1\n}}");
+    let _ = writeln!(script, "\tcode=$?\n\techo \"{PREINST_FAILED}$1\"\n\texit $code\n}}");
     // base-passwd's script makes /etc/passwd, which others need.
     let mut order: Vec<usize> = (0..packages.len()).filter(|place| packages[*place].segment.record.preinst).collect();
     order.sort_by_key(|place| packages[*place].package.name != "base-passwd");

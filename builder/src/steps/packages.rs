@@ -12,7 +12,7 @@ use layer::compress::Compression;
 use layer::entry::{Entry, ImagePath, Kind, Metadata};
 use layer::view::View;
 use layer::write::EntryWriter;
-use store::{Area, Cache};
+use store::{Area, Cache, StoreError};
 
 use crate::error::BuildError;
 use crate::events::{Event, Observer};
@@ -45,19 +45,37 @@ impl Workshop<'_> {
     pub fn segments(&self, packages: &[LockedPackage]) -> Result<Vec<Segment>, BuildError> {
         let nothing = BTreeSet::new();
         self.fetch_missing(packages)?;
-        let found = self.parallel(packages, |package| Segment::of(self.cache, package, self.compression, &nothing))?;
+        let found = self.parallel(packages, |package| self.segment(package, &nothing))?;
         let losers = replaced(packages, &found)?;
         let mut segments = Vec::with_capacity(found.len());
         for (segment, (package, left_out)) in found.into_iter().zip(packages.iter().zip(&losers)) {
             segments.push(match left_out.is_empty() {
                 true => segment,
-                false => {
-                    self.fetch_missing(std::slice::from_ref(package))?;
-                    Segment::of(self.cache, package, self.compression, left_out)?
-                }
+                false => self.segment(package, left_out)?,
             });
         }
         Ok(segments)
+    }
+
+    /// One segment. Where it must be made and the `.deb` is gone, or turned out to be damaged, that is fetched again.
+    fn segment(&self, package: &LockedPackage, left_out: &BTreeSet<String>) -> Result<Segment, BuildError> {
+        match Segment::of(self.cache, package, self.compression, left_out) {
+            Err(BuildError::Store(StoreError::Missing { .. })) => {
+                self.fetch_all(&[package])?;
+                Segment::of(self.cache, package, self.compression, left_out)
+            }
+            other => other,
+        }
+    }
+
+    /// Removes segments that the disk damaged. Returns whether there were any.
+    pub fn discard_damaged(&self, packages: &[LockedPackage]) -> Result<bool, BuildError> {
+        let found = self.segments(packages)?;
+        let mut damaged = false;
+        for (package, left_out) in packages.iter().zip(replaced(packages, &found)?) {
+            damaged |= Segment::discard_damaged(self.cache, package, self.compression, &left_out)?;
+        }
+        Ok(damaged)
     }
 
     /// Fetches the packages whose `.deb` is neither kept nor needed no more because its segment is.
@@ -67,12 +85,13 @@ impl Workshop<'_> {
             .filter(|package| self.cache.file(Area::Debs, package.sha256).is_none())
             .filter(|package| !Segment::is_kept(self.cache, package, self.compression))
             .collect();
-        if missing.is_empty() {
-            return Ok(());
-        }
+        if missing.is_empty() { Ok(()) } else { self.fetch_all(&missing) }
+    }
+
+    fn fetch_all(&self, missing: &[&LockedPackage]) -> Result<(), BuildError> {
         let bytes = missing.iter().map(|package| package.size).sum();
         self.observer.observe(Event::FetchStarted { files: missing.len(), bytes });
-        each(&missing, FETCHES, self.interrupt, |package| self.fetch(package))?;
+        each(missing, FETCHES, self.interrupt, |package| self.fetch(package))?;
         self.observer.observe(Event::FetchFinished);
         Ok(())
     }

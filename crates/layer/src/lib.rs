@@ -2,7 +2,7 @@
 //! hostile hands, and how a tree on disk becomes one or is made from one.
 //!
 //! - [`entry`]: paths and entries, the words of everything else
-//! - [`write`], [`read`]: tar out and in
+//! - [`mod@write`], [`read`]: tar out and in
 //! - [`compress`]: gzip members and zstd frames that can be concatenated
 //! - [`record`]: trees on disk, with true owners even where the builder may not chown
 //! - [`view`]: several trees seen as one, as overlayfs shows them

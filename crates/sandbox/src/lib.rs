@@ -1,6 +1,6 @@
 //! Runs one command in a root filesystem made of layers, as true root of it, whoever starts the builder.
 //!
-//! A builder calls [`enter`] once, at the start of `main`, while it has one thread. That takes the best [`Rung`] that
+//! A builder calls [`enter()`] once, at the start of `main`, while it has one thread. That takes the best [`Rung`] that
 //! the machine allows and returns the [`Sandbox`]. From then on [`Sandbox::run`] runs commands, from as many threads as
 //! one likes. What a command changes ends up in the upper tree of its [`Job`], with the owners it should have: in the
 //! file system on the rung `root`, in records (`layer::record`) on `userns-single`.

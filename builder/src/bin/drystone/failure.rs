@@ -43,6 +43,16 @@ impl Failure {
         Self::new(chain(&error))
     }
 
+    /// Something failed while files were written: a full disk gets advice.
+    fn of_storage(error: impl std::error::Error + 'static) -> Self {
+        match is_full(&error) {
+            true => {
+                Self::with_hint(chain(&error), "free some space, or choose other places with --layout and --cache-dir")
+            }
+            false => Self::of(error),
+        }
+    }
+
     /// Prints it on standard error.
     pub fn print(&self, color: ColorKind) {
         let mut out = io::stderr().lock();
@@ -90,8 +100,7 @@ impl From<BuildError> for Failure {
             // Its last lines were shown when it happened.
             BuildError::Command { .. } => Self::with_hint(chain(&error), "run again with -v to see all of its output"),
             BuildError::Load(error) => Self::Usage(chain(&error)),
-            BuildError::Store(error) => store(error),
-            other => Self::of(other),
+            other => Self::of_storage(other),
         }
     }
 }
@@ -104,7 +113,7 @@ impl From<drystone::load::LoadError> for Failure {
 
 impl From<store::StoreError> for Failure {
     fn from(error: store::StoreError) -> Self {
-        store(error)
+        Self::of_storage(error)
     }
 }
 
@@ -140,12 +149,10 @@ fn hint_for(error: &ArchiveError) -> &'static str {
     }
 }
 
-fn store(error: store::StoreError) -> Failure {
-    let full = matches!(&error, store::StoreError::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull);
-    match full {
-        true => {
-            Failure::with_hint(chain(&error), "free some space, or choose other places with --layout and --cache-dir")
-        }
-        false => Failure::of(error),
-    }
+/// Whether a full disk is the cause, or the cause's cause.
+fn is_full(error: &(dyn std::error::Error + 'static)) -> bool {
+    let full = |error: &io::Error| error.kind() == io::ErrorKind::StorageFull;
+    // An error that only passes another on has the causes of that one, and not that one itself.
+    let passed_on = matches!(error.downcast_ref(), Some(BuildError::Io(error)) if full(error));
+    passed_on || error.downcast_ref().is_some_and(full) || error.source().is_some_and(is_full)
 }

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use content::FramedHasher;
 use drystone::apt::archive::Archives;
@@ -13,19 +13,21 @@ use drystone::apt::mirror::Mirrors;
 use drystone::build::{Builder, BuiltImage, Options};
 use drystone::events::{Event, Observer};
 use drystone::fetch::Fetcher;
-use drystone::load::{FAMILY_FILE, LoadedFamily, load};
+use drystone::load::{FAMILY_FILE, IMAGE_FILE, LoadedFamily, load};
 use drystone::plan::{self, Plan};
 use oci::Reference;
 use sandbox::Sandbox;
 use spec::{Image, Variables};
 use store::{Cache, Layout};
 
-use crate::args::{BuildArgs, Output};
+use crate::args::{BuildArgs, ColorKind, Output};
 use crate::failure::Failure;
 use crate::progress;
 
 /// Where apt keeps its sources.
 const HOST_APT: &str = "/etc/apt";
+/// How long work may take to stop.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A build that is done.
 pub struct Built {
@@ -46,6 +48,10 @@ pub fn build(names: &[String], arguments: &BuildArgs, output: Output) -> Result<
     let started = Instant::now();
     let (family, patterns) = family_and_patterns(names);
     let loaded = load(&family, &variables(&arguments.set))?;
+    if loaded.family.images.is_empty() {
+        let text = format!("the family `{}` has no images: no directory in it has an {IMAGE_FILE}", family.display());
+        return Err(Failure::Usage(text));
+    }
     check_patterns(&loaded, &patterns)?;
     // The cache's directory may lie where only the user that was before may write; the sandbox must also be entered
     // while there is one thread, and everything below starts some.
@@ -248,7 +254,8 @@ fn processors() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// Sets the flag at the first Ctrl-C or SIGTERM, and gives the process up at the second.
+/// Sets the flag at the first Ctrl-C or SIGTERM. Gives the process up at the second, or if it does not stop: a read
+/// from a server that says nothing does not look at the flag.
 pub fn stop_on_signals() -> Result<Arc<AtomicBool>, Failure> {
     use tokio::signal::unix::{SignalKind, signal};
     let interrupt = Arc::new(AtomicBool::new(false));
@@ -259,13 +266,16 @@ pub fn stop_on_signals() -> Result<Arc<AtomicBool>, Failure> {
         else {
             return;
         };
-        loop {
-            tokio::select! { _ = pressed.recv() => {}, _ = asked.recv() => {} }
-            if flag.swap(true, Ordering::SeqCst) {
-                #[expect(clippy::disallowed_methods, clippy::exit, reason = "the user asked twice")]
-                std::process::exit(130);
-            }
-        }
+        tokio::select! { _ = pressed.recv() => {}, _ = asked.recv() => {} }
+        flag.store(true, Ordering::SeqCst);
+        tokio::select! { _ = pressed.recv() => {}, _ = asked.recv() => {}, () = tokio::time::sleep(PATIENCE) => {} }
+        Failure::Interrupted.print(ColorKind::Never);
+        #[expect(
+            clippy::disallowed_methods,
+            clippy::exit,
+            reason = "the user asked twice, or something does not stop"
+        )]
+        std::process::exit(130);
     };
     std::thread::Builder::new().name("signals".into()).spawn(move || runtime.block_on(wait)).map_err(Failure::of)?;
     Ok(interrupt)

@@ -1,0 +1,10 @@
+//! `drystone build`, and what it does when its input is bad or the world is.
+
+mod accidents;
+mod archives;
+mod damage;
+mod outcome;
+mod packages;
+mod registries;
+mod same_bytes;
+mod specs;
