@@ -1,7 +1,11 @@
 //! Whole builds through the real binary, judged by other people's tools.
 //!
 //! `tests/run` installs the tools and starts this. What a test needs and does not find makes it fail and say so.
-#![expect(clippy::unwrap_used, clippy::disallowed_methods, reason = "helpers of tests fail, and look around, as tests do")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "helpers of tests fail, and look around, as tests do"
+)]
 
 mod architecture;
 mod build;

@@ -17,7 +17,7 @@ use crate::table::size;
 pub fn observer(output: Output) -> Arc<dyn Observer> {
     let terminal = io::stderr().is_terminal();
     match output.progress {
-        _ if output.quiet => Arc::new(()),
+        _ if output.quiet => Arc::new(Quiet),
         ProgressKind::Rawjson => Arc::new(RawJson),
         ProgressKind::Tty => Arc::new(Terminal::new(output.verbose)),
         ProgressKind::Auto if terminal => Arc::new(Terminal::new(output.verbose)),
@@ -55,6 +55,17 @@ fn line(event: &Event<'_>, verbose: u8) -> Option<String> {
 
 fn seconds(elapsed: &Duration) -> String {
     format!("{:.1} s", elapsed.as_secs_f64())
+}
+
+/// What failing commands said last, and nothing else.
+struct Quiet;
+
+impl Observer for Quiet {
+    fn observe(&self, event: Event<'_>) {
+        if let (Event::ImageFailed { last_lines: [_, ..], .. }, Some(line)) = (event, line(&event, 0)) {
+            write_line(&line);
+        }
+    }
 }
 
 /// A line for each event.
