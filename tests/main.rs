@@ -2,6 +2,8 @@
 //!
 //! `tests/run` installs the tools and starts this. What a test needs and does not find makes it fail and say so.
 
+#![expect(clippy::unwrap_used, reason = "these are tests")]
+
 mod architecture;
 mod build;
 mod family;
