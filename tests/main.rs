@@ -7,6 +7,8 @@
     reason = "helpers of tests fail, and look around, as tests do"
 )]
 
+#![expect(clippy::unwrap_used, reason = "these are tests")]
+
 mod architecture;
 mod build;
 mod family;

@@ -22,7 +22,7 @@ use crate::plan::LockedPackage;
 use crate::steps::commands::{Invocation, Runner};
 
 /// Counts versions of what this module does; part of the step's key.
-pub const VERSION: &str = "configure 1";
+pub const VERSION: &str = "configure 2";
 
 /// Printed before the name of the package whose `preinst` failed.
 const PREINST_FAILED: &str = "drystone: preinst failed: ";
@@ -129,12 +129,16 @@ fn environment(epoch: i64) -> Vec<(OsString, OsString)> {
 
 /// The driver, read by the image's shell from standard input. Names and versions are checked where they are parsed and
 /// hold nothing that a shell would act upon; they are quoted all the same.
+///
+/// While a `preinst` runs, dpkg has the package's control file in `tmp.ci`, where debconf reads whose questions it asks.
 fn script(packages: &[Unpacked<'_>], names: &[String]) -> String {
     let mut script = String::from(
         "umask 022\n\
          export DPKG_ADMINDIR=/var/lib/dpkg DPKG_ROOT= DPKG_MAINTSCRIPT_DEBUG=0\n\
          DPKG_RUNNING_VERSION=$(dpkg-query -W -f '${Version}' dpkg 2>/dev/null); export DPKG_RUNNING_VERSION\n\
          preinst() {\n\
+         \t[ -d /var/lib/dpkg/tmp.ci ] || mkdir /var/lib/dpkg/tmp.ci\n\
+         \techo \"Package: $1\" >/var/lib/dpkg/tmp.ci/control\n\
          \tDPKG_MAINTSCRIPT_NAME=preinst DPKG_MAINTSCRIPT_PACKAGE=$1 DPKG_MAINTSCRIPT_ARCH=$2 \\\n\
          \tDPKG_MAINTSCRIPT_PACKAGE_REFCOUNT=1 \"/var/lib/dpkg/info/$3.preinst\" install </dev/null && return\n",
     );
@@ -146,6 +150,7 @@ fn script(packages: &[Unpacked<'_>], names: &[String]) -> String {
         let package = packages[place].package;
         let _ = writeln!(script, "preinst '{}' '{}' '{}'", package.name, native(packages[place].segment), names[place]);
     }
+    script.push_str("rm -rf /var/lib/dpkg/tmp.ci\n");
     script.push_str("exec dpkg --force-unsafe-io --configure --pending </dev/null\n");
     script
 }
