@@ -7,8 +7,6 @@
     reason = "helpers of tests fail, and look around, as tests do"
 )]
 
-#![expect(clippy::unwrap_used, reason = "these are tests")]
-
 mod architecture;
 mod build;
 mod family;

@@ -65,7 +65,7 @@ fn serving() -> Background {
     let log = family().layout.with_extension("log");
     let written = File::create(&log).unwrap();
     let mut up = family().drystone("up");
-    up.arg(opencontrail()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(written);
+    up.arg(opencontrail()).args(IMAGES).stdin(Stdio::null()).stdout(Stdio::null()).stderr(written);
     let up = Background::start(&mut up);
     eventually("`drystone up` serves", Duration::from_secs(60), || {
         let said = std::fs::read_to_string(&log).unwrap();

@@ -16,7 +16,7 @@ fn up_pushes_to_a_registry_that_already_listens_at_the_address() {
     let other = DockerRegistry::start(directory.path());
     let layout = directory.path().join("layout");
     let mut up = drystone();
-    up.arg("up").arg(opencontrail()).args(["--once", "--registry", &other.name, "--layout"]).arg(&layout);
+    up.arg("up").arg(opencontrail()).args(IMAGES).args(["--once", "--registry", &other.name, "--layout"]).arg(&layout);
     let up = run(&mut up).success();
     assert!(!up.stderr.contains("the embedded registry"), "{}", up.stderr);
     assert!(up.stdout.contains(&format!("{}/redis ", other.name)), "{}", up.stdout);
