@@ -49,7 +49,7 @@ fn docker_pulls_every_image_from_up_and_every_service_answers() {
     is_the_only_service(&memcached, "memcached");
     for (container, name, port) in [(&job, "webui-job", 3000), (&server, "webui-server", 8080)] {
         let said: Value = serde_json::from_str(&get(container, &format!("http://127.0.0.1:{port}/"))).unwrap();
-        assert_eq!(said["name"], name);
+        assert_eq!(said["name"], format!("contrail-{name}"));
         is_the_only_service(container, "nodejs");
     }
     rabbitmq.answers(&["rabbitmqctl", "status"], "RabbitMQ version: 3.");
