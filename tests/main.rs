@@ -12,3 +12,4 @@ mod build;
 mod family;
 mod images;
 mod support;
+mod whole_family;

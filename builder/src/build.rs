@@ -29,7 +29,7 @@ use crate::plan::{LockedPackage, Plan, PlannedImage};
 use crate::steps::commands::{self, Runner, lay_changes};
 use crate::steps::configure;
 use crate::steps::files::{Files, Inputs};
-use crate::steps::packages::{Workshop, lay};
+use crate::steps::packages::{Places, Workshop, lay};
 
 /// How to build.
 #[derive(Clone, Debug)]
@@ -64,6 +64,8 @@ pub struct Builder<'a> {
     pub observer: &'a dyn Observer,
     /// Set by whoever wants to stop.
     pub interrupt: &'a Arc<AtomicBool>,
+    /// How many segments all images together make at the same time.
+    pub places: Places,
 }
 
 /// An image that is in the layout.
@@ -165,13 +167,24 @@ impl Builder<'_> {
             built.map(Arc::new)
         };
         let outcomes = graph::run(&parents, self.options.jobs, self.options.keep_going, work);
-        let built = self.collect(plan, outcomes)?;
+        if self.interrupt.load(Ordering::Relaxed) {
+            return Err(BuildError::Interrupted);
+        }
+        let (built, problem) = collect(plan, outcomes);
+        // Whoever asked to go on keeps what could be built; otherwise all images change together or none does.
+        if problem.is_none() || self.options.keep_going {
+            self.name(&built)?;
+        }
+        problem.map_or(Ok(built), Err)
+    }
+
+    fn name(&self, built: &[BuiltImage]) -> Result<(), BuildError> {
         let named: Vec<(Reference, Descriptor)> =
             built.iter().map(|image| (image.reference.clone(), image.manifest.clone())).collect();
         if named.iter().any(|(reference, descriptor)| !self.is_named(reference, descriptor)) {
             self.layout.set_references(&named)?;
         }
-        Ok(built)
+        Ok(())
     }
 
     fn is_named(&self, reference: &Reference, descriptor: &Descriptor) -> bool {
@@ -189,33 +202,6 @@ impl Builder<'_> {
                 };
                 self.observer.observe(Event::ImageFailed { image, error: &chain(error), last_lines });
             }
-        }
-    }
-
-    /// All images, or the only error, or a summary of several.
-    fn collect(
-        &self,
-        plan: &Plan<'_>,
-        outcomes: Vec<Outcome<Arc<BuiltImage>, BuildError>>,
-    ) -> Result<Vec<BuiltImage>, BuildError> {
-        if self.interrupt.load(Ordering::Relaxed) {
-            return Err(BuildError::Interrupted);
-        }
-        let (mut built, mut errors, mut failed, mut skipped) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        for (planned, outcome) in plan.images.iter().zip(outcomes) {
-            match outcome {
-                Outcome::Done(image) => built.push(Arc::unwrap_or_clone(image)),
-                Outcome::Failed(error) => {
-                    errors.push(error);
-                    failed.push(planned.image.name.value.clone());
-                }
-                Outcome::Skipped => skipped.push(planned.image.name.value.clone()),
-            }
-        }
-        match (errors.pop(), failed.len()) {
-            (None, _) => Ok(built),
-            (Some(error), 1) => Err(error),
-            (Some(_), _) => Err(BuildError::Images { failed, skipped }),
         }
     }
 
@@ -240,14 +226,7 @@ impl Builder<'_> {
                     self.files(name, &Files::read(entries, &inputs)?, &mut state, &mut reports)?;
                 }
                 Step::Run(command) => self.command(name, command, &mut state, &mut reports)?,
-                Step::Groups(groups) => {
-                    let title = "`groups`: this version cannot do it yet";
-                    return Err(BuildError::at(&groups[0].name.span, title, "use a `run` step with groupadd"));
-                }
-                Step::Users(users) => {
-                    let title = "`users`: this version cannot do it yet";
-                    return Err(BuildError::at(&users[0].name.span, title, "use a `run` step with useradd"));
-                }
+                Step::Groups(_) | Step::Users(_) => unreachable!("a plan refuses what cannot be built"),
             }
         }
         self.assemble(image, parent, reference, state, reports)
@@ -316,6 +295,7 @@ impl Builder<'_> {
             fetcher: self.fetcher,
             compression: self.options.compression,
             jobs: self.options.jobs,
+            places: &self.places,
             observer: self.observer,
             interrupt: self.interrupt,
         };
@@ -623,4 +603,28 @@ impl Builder<'_> {
         unpacker.finish()?;
         Ok(TreeDir::new(new.commit(key)?.join(TREE)))
     }
+}
+
+/// The images that were built, and what kept the others from it: the only error, or a summary of several images.
+fn collect(
+    plan: &Plan<'_>,
+    outcomes: Vec<Outcome<Arc<BuiltImage>, BuildError>>,
+) -> (Vec<BuiltImage>, Option<BuildError>) {
+    let (mut built, mut errors, mut failed, mut skipped) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for (planned, outcome) in plan.images.iter().zip(outcomes) {
+        match outcome {
+            Outcome::Done(image) => built.push(Arc::unwrap_or_clone(image)),
+            Outcome::Failed(error) => {
+                errors.push(error);
+                failed.push(planned.image.name.value.clone());
+            }
+            Outcome::Skipped => skipped.push(planned.image.name.value.clone()),
+        }
+    }
+    let problem = match errors.len() {
+        0 => None,
+        1 if skipped.is_empty() => errors.pop(),
+        _ => Some(BuildError::Images { failed, skipped, errors }),
+    };
+    (built, problem)
 }

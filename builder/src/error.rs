@@ -78,13 +78,15 @@ pub enum BuildError {
     /// Somebody asked to stop.
     #[error("interrupted")]
     Interrupted,
-    /// Some images failed; each was told when it happened.
+    /// Some images failed, and others may not have been tried because of that.
     #[error("{} could not be built: {}{}", images(failed.len()), names(failed), skipped_text(skipped))]
     Images {
         /// Those that failed themselves.
         failed: Vec<ImageName>,
-        /// Their children, which were not tried.
+        /// Those that were not tried.
         skipped: Vec<ImageName>,
+        /// Why those that failed did, in the same order.
+        errors: Vec<BuildError>,
     },
 }
 

@@ -88,6 +88,15 @@ pub enum FetchError {
     },
 }
 
+/// An address as it may be shown: without a user's name and password.
+pub fn shown(url: &Url) -> Url {
+    let mut shown = url.clone();
+    // Addresses that cannot have them have none.
+    let _ = shown.set_username("");
+    let _ = shown.set_password(None);
+    shown
+}
+
 /// What a server said about the version of a file, to ask later whether there is a newer one.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Validators {
@@ -150,7 +159,7 @@ impl Fetcher {
             let mut bytes = Vec::new();
             response.take(limit + 1).read_to_end(&mut bytes).map_err(|error| broken(url, error))?;
             if bytes.len() as u64 > limit {
-                return Err(Attempt::Final(FetchError::TooLarge { url: url.clone(), limit }));
+                return Err(Attempt::Final(FetchError::TooLarge { url: shown(url), limit }));
             }
             Ok(Document::New(bytes, validators))
         })
@@ -166,7 +175,7 @@ impl Fetcher {
         progress: &dyn Fn(u64) -> bool,
     ) -> Result<W, FetchError> {
         let mut store = |body: &mut dyn Read| -> Result<W, Attempt> {
-            let storing = |source| Attempt::Final(FetchError::Store { url: url.clone(), source });
+            let storing = |source| Attempt::Final(FetchError::Store { url: shown(url), source });
             let mut writer = open().map_err(storing)?;
             let mut reader = VerifyingReader::new(body, digest, size);
             let mut buffer = vec![0; 1 << 17];
@@ -196,7 +205,7 @@ impl Fetcher {
         mut open: impl FnMut() -> io::Result<W>,
     ) -> Result<(W, u64), FetchError> {
         let mut store = |body: &mut dyn Read| -> Result<(W, u64), Attempt> {
-            let storing = |source| Attempt::Final(FetchError::Store { url: url.clone(), source });
+            let storing = |source| Attempt::Final(FetchError::Store { url: shown(url), source });
             let mut writer = open().map_err(storing)?;
             let mut reader = HashingReader::new(body.take(LARGEST_FILE));
             io::copy(&mut reader, &mut writer).map_err(|error| broken(url, error))?;
@@ -204,7 +213,7 @@ impl Fetcher {
             if found != digest {
                 let message = format!("expected {digest}, but the bytes hash to {found}");
                 let source = io::Error::new(io::ErrorKind::InvalidData, message);
-                return Err(Attempt::Again(FetchError::Wrong { url: url.clone(), source }, None));
+                return Err(Attempt::Again(FetchError::Wrong { url: shown(url), source }, None));
             }
             Ok((writer, size))
         };
@@ -228,7 +237,7 @@ impl Fetcher {
         if status.is_success() || status == StatusCode::NOT_MODIFIED {
             return Ok(response);
         }
-        let url = url.clone();
+        let url = shown(url);
         Err(match status {
             StatusCode::NOT_FOUND | StatusCode::GONE => Attempt::Final(FetchError::Missing { url, status }),
             StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS => {
@@ -289,7 +298,7 @@ fn is_wrong(error: &io::Error) -> bool {
 
 /// Wrong bytes may come from a proxy's bad copy; a second try that gives them again is final in effect.
 fn broken(url: &Url, error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Attempt {
-    let url = url.clone();
+    let url = shown(url);
     let error = error.into();
     match error.downcast::<io::Error>() {
         Ok(error) if is_wrong(&error) => Attempt::Again(FetchError::Wrong { url, source: *error }, None),
@@ -300,7 +309,7 @@ fn broken(url: &Url, error: impl Into<Box<dyn std::error::Error + Send + Sync>>)
 
 fn local_error(url: &Url, error: io::Error) -> FetchError {
     match error.kind() {
-        io::ErrorKind::NotFound => FetchError::Missing { url: url.clone(), status: StatusCode::NOT_FOUND },
-        _ => FetchError::Unreachable { url: url.clone(), source: error.into() },
+        io::ErrorKind::NotFound => FetchError::Missing { url: shown(url), status: StatusCode::NOT_FOUND },
+        _ => FetchError::Unreachable { url: shown(url), source: error.into() },
     }
 }

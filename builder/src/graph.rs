@@ -67,7 +67,9 @@ fn worker<T: Clone, E>(
             _ => None,
         });
         drop(held);
+        let panicking = StopOnPanic { state, changed };
         let outcome = work(node, parent.as_ref());
+        std::mem::forget(panicking);
         held = state.lock().expect("no worker panics while it holds the state");
         held.stopped |= outcome.is_err() && !keep_going;
         held.outcomes[node] = Some(match outcome {
@@ -75,6 +77,19 @@ fn worker<T: Clone, E>(
             Err(error) => Outcome::Failed(error),
         });
         changed.notify_all();
+    }
+}
+
+/// Wakes the other workers and lets them end if `work` panics; the scope then passes the panic on.
+struct StopOnPanic<'a, T, E> {
+    state: &'a Mutex<State<T, E>>,
+    changed: &'a Condvar,
+}
+
+impl<T, E> Drop for StopOnPanic<'_, T, E> {
+    fn drop(&mut self) {
+        self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner).stopped = true;
+        self.changed.notify_all();
     }
 }
 

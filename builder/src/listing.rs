@@ -64,23 +64,37 @@ impl LabelFilter {
     }
 }
 
+/// The images of a layout, and those that cannot be read.
+#[derive(Debug, Default)]
+pub struct Listing {
+    /// A row for each image that passes all filters, by name.
+    pub rows: Vec<Row>,
+    /// The names of damaged images, and what is wrong with each. They hide no others.
+    pub damaged: Vec<(String, StoreError)>,
+}
+
 /// The images of a layout that pass all filters, by name.
-pub fn rows(layout: &Layout, filters: &[LabelFilter]) -> Result<Vec<Row>, StoreError> {
-    let mut rows = Vec::new();
+pub fn list(layout: &Layout, filters: &[LabelFilter]) -> Result<Listing, StoreError> {
+    let mut listing = Listing::default();
     for (reference, image) in layout.images()? {
-        let image = image?;
-        if filters.iter().all(|filter| filter.passes(&image.config.config.labels)) {
-            rows.push(row(layout, reference.name(), reference.tag().map(ToString::to_string), &image)?);
+        let read = image.and_then(|image| {
+            let passes = filters.iter().all(|filter| filter.passes(&image.config.config.labels));
+            let tag = reference.tag().map(ToString::to_string);
+            passes.then(|| row(layout, reference.name(), tag, &image)).transpose()
+        });
+        match read {
+            Ok(row) => listing.rows.extend(row),
+            Err(error) => listing.damaged.push((reference.to_string(), error)),
         }
     }
-    Ok(rows)
+    Ok(listing)
 }
 
 fn row(layout: &Layout, repository: String, tag: Option<String>, image: &StoredImage) -> Result<Row, StoreError> {
     let manifest = &image.manifest;
-    let mut virtual_size = 0;
+    let mut virtual_size: u64 = 0;
     for layer in &manifest.layers {
-        virtual_size += unpacked_size(layout, layer)?;
+        virtual_size = virtual_size.saturating_add(unpacked_size(layout, layer)?);
     }
     let created = image.config.created.as_deref().and_then(|text| text.parse::<jiff::Timestamp>().ok());
     Ok(Row {
@@ -90,7 +104,7 @@ fn row(layout: &Layout, repository: String, tag: Option<String>, image: &StoredI
         digest: image.descriptor.digest,
         created: created.map(jiff::Timestamp::as_second),
         virtual_size,
-        stored_size: manifest.config.size + manifest.layers.iter().map(|layer| layer.size).sum::<u64>(),
+        stored_size: manifest.layers.iter().fold(manifest.config.size, |size, layer| size.saturating_add(layer.size)),
         labels: image.config.config.labels.clone(),
     })
 }

@@ -8,11 +8,13 @@ use debian::order::unpack_order;
 use debian::package::Package;
 use debian::solver::{PackageId, Request, Universe};
 use spec::{
-    AptSource, Diagnostic, Family, FileContent, FileEntry, Image, Located, PackageRequest, Parent, Step, Trust,
+    AptSource, Command, Diagnostic, Family, FileContent, FileEntry, Image, Located, MountKind, PackageRequest, Parent,
+    Span, Step, Trust,
 };
 use url::Url;
 
 use crate::apt::archive::{Archives, Offer};
+use crate::entrypoint::refuse_unexecutable;
 use crate::error::BuildError;
 use crate::fetch::STAND_IN;
 
@@ -79,6 +81,7 @@ impl<'a> Plan<'a> {
         let mut installed: Vec<Vec<Package>> = Vec::new();
         for image in family.images.iter().filter(|image| chosen.contains(image.name.as_str())) {
             refuse_what_is_missing(image)?;
+            refuse_unexecutable(image, archives.family)?;
             let parent = match &image.from.value {
                 Parent::Sibling(name) => images.iter().position(|planned| planned.image.name.value == *name),
                 Parent::Scratch | Parent::External(_) => None,
@@ -115,6 +118,33 @@ fn with_parents<'a>(family: &'a Family, wanted: &dyn Fn(&str) -> bool) -> BTreeS
     chosen
 }
 
+/// The same of one step.
+fn refuse_step(step: &Step) -> Result<(), BuildError> {
+    match step {
+        Step::Packages(_) | Step::Files(_) => Ok(()),
+        Step::Run(command) => refuse_mounts(command),
+        Step::Groups(groups) => {
+            let title = "`groups`: this version cannot do it yet";
+            Err(BuildError::at(&groups[0].name.span, title, "use a `run` step with groupadd"))
+        }
+        Step::Users(users) => {
+            let title = "`users`: this version cannot do it yet";
+            Err(BuildError::at(&users[0].name.span, title, "use a `run` step with useradd"))
+        }
+    }
+}
+
+fn refuse_mounts(command: &Command) -> Result<(), BuildError> {
+    let Some(mount) = command.mounts.first() else { return Ok(()) };
+    let kind = match mount.kind {
+        MountKind::Cache(_) => "cache",
+        MountKind::Secret(_) => "secret",
+        MountKind::Tmpfs => "tmpfs",
+        MountKind::Bind(_) => "bind",
+    };
+    Err(BuildError::at(&mount.span, format!("mounts of type {kind}: this version cannot do it yet"), ""))
+}
+
 /// What the language knows of sources and this version cannot do.
 fn refuse_priorities(family: &Family) -> Result<(), BuildError> {
     match family.sources.iter().find(|source| source.priority != USUAL_PRIORITY) {
@@ -136,6 +166,10 @@ fn refuse_what_is_missing(image: &Image) -> Result<(), BuildError> {
     if !image.bytecode {
         return Err(BuildError::at(&image.name.span, format!("`bytecode: false`: {later}"), ""));
     }
+    for step in &image.steps {
+        refuse_step(step)?;
+    }
+    image.on_build.iter().try_for_each(refuse_mounts)?;
     if let Some(budget) = &image.layer_budget {
         return Err(BuildError::at(&budget.span, format!("`layers: budget`: {later}"), ""));
     }
@@ -166,11 +200,12 @@ impl Resolver<'_> {
         image: &Image,
         present: &mut Vec<Package>,
     ) -> Result<BTreeMap<usize, Vec<LockedPackage>>, BuildError> {
+        let family = self.family;
         let mut locked = BTreeMap::new();
         for (place, step) in image.steps.iter().enumerate() {
             let Step::Packages(requests) = step else { continue };
             let choice = self.choice(image, present, requests)?;
-            let new = resolve(&choice.universe, image, requests, present)?;
+            let new = resolve(family, &choice.universe, image, requests, present)?;
             locked.insert(place, new.iter().map(|id| choice.lock(*id)).collect());
             present.extend(new.iter().map(|id| choice.universe.package(*id).clone()));
         }
@@ -206,7 +241,8 @@ impl Resolver<'_> {
             // The parent has packages from sources that this image does not use: they stay, but offer no choice.
             let offers = names.iter().flat_map(|name| &self.offers[name]);
             let choice = Choice::new(self.archives.architecture, offers, &foreign)?;
-            let key = [names.clone(), foreign.iter().map(|package| package.name().to_owned()).collect()].concat();
+            let versions = foreign.iter().map(|package| format!("{}={}", package.name(), package.version()));
+            let key = [names.clone(), versions.collect()].concat();
             return Ok(self.universes.entry(key).or_insert(choice));
         }
         Ok(&self.universes[&names])
@@ -246,6 +282,7 @@ impl Choice {
 }
 
 fn resolve(
+    family: &Family,
     universe: &Universe,
     image: &Image,
     requests: &[Located<PackageRequest>],
@@ -264,31 +301,34 @@ fn resolve(
     let request = Request { installed: &installed, install: &install, essential, recommends: image.recommends };
     match universe.resolve(&request) {
         Ok(resolution) => Ok(unpack_order(universe, &resolution.packages)?),
-        Err(error) => Err(unresolved(universe, image, requests, &installed, &error)),
+        Err(error) => {
+            let place = unresolved(universe, requests, &installed);
+            let diagnostic = Diagnostic::new(place.clone(), error.to_string()).label("asked for here");
+            Err(BuildError::Spec(diagnostic.help(sources_of(family, image)).into()))
+        }
     }
 }
 
-/// Points at the request that cannot be met: the first that fails when it is asked for alone, else the first.
-fn unresolved(
-    universe: &Universe,
-    image: &Image,
-    requests: &[Located<PackageRequest>],
-    installed: &[PackageId],
-    error: &debian::solver::ResolveError,
-) -> BuildError {
+/// The place of the request that cannot be met: the first that fails when it is asked for alone, else the first.
+fn unresolved<'r>(universe: &Universe, requests: &'r [Located<PackageRequest>], installed: &[PackageId]) -> &'r Span {
     let fails = |request: &&Located<PackageRequest>| {
         let Ok(parsed) = request.to_string().parse() else { return true };
         let alone = Request { installed, install: &[parsed], essential: false, recommends: false };
         universe.resolve(&alone).is_err()
     };
-    let place = requests.iter().find(fails).unwrap_or(&requests[0]);
-    let sources: Vec<&str> = image.sources.iter().map(|name| name.value.as_str()).collect();
-    let diagnostic = Diagnostic::new(place.span.clone(), error.to_string()).label("asked for here").help(format!(
-        "the image {} uses the sources: {}",
-        image.name,
-        sources.join(", ")
-    ));
-    BuildError::Spec(diagnostic.into())
+    &requests.iter().find(fails).unwrap_or(&requests[0]).span
+}
+
+/// Where an image's packages come from, and where they could.
+fn sources_of(family: &Family, image: &Image) -> String {
+    let used: Vec<&str> = image.sources.iter().map(|name| name.value.as_str()).collect();
+    let known = family.sources.iter().map(|source| source.name.value.as_str());
+    let others: Vec<&str> = known.filter(|name| !used.contains(name)).collect();
+    let mut text = format!("the image {} uses the sources: {}", image.name, used.join(", "));
+    if !others.is_empty() {
+        text.push_str(&format!("; the family has others: {}", others.join(", ")));
+    }
+    text
 }
 
 /// Whether a family names stand-ins, as an archive or as a file.

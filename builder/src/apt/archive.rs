@@ -15,7 +15,7 @@ use store::{Area, Cache, StoreError};
 use url::Url;
 
 use crate::apt::mirror::Mirrors;
-use crate::fetch::{Document, FetchError, Fetcher, STAND_IN, Validators};
+use crate::fetch::{Document, FetchError, Fetcher, STAND_IN, Validators, shown};
 
 /// The largest `InRelease` taken.
 const LARGEST_RELEASE: u64 = 16 << 20;
@@ -203,12 +203,12 @@ impl Archives<'_> {
         let (archive, release_url, text) = self.release_text(source, suite)?;
         let text = match keyring {
             Some(keyring) => {
-                let failed = |error| ArchiveProblem::Signature { url: release_url.clone(), source: Box::new(error) };
+                let failed = |error| ArchiveProblem::Signature { url: shown(&release_url), source: Box::new(error) };
                 keyring.verify_inline(text.as_bytes(), self.now).map_err(failed)?.text
             }
             None => without_signature(&text).to_owned(),
         };
-        let failed = |error| ArchiveProblem::Release { url: release_url.clone(), source: Box::new(error) };
+        let failed = |error| ArchiveProblem::Release { url: shown(&release_url), source: Box::new(error) };
         let release = Release::parse(&text).map_err(failed)?;
         release.check_suite(suite).map_err(failed)?;
         if !source.allow_expired {
@@ -251,7 +251,7 @@ impl Archives<'_> {
             (Document::NotModified, None) => Ok(String::new()),
             (Document::New(bytes, validators), _) => {
                 let text = String::from_utf8(bytes).map_err(|error| ArchiveProblem::Unpack {
-                    url: url.clone(),
+                    url: shown(url),
                     source: io::Error::new(io::ErrorKind::InvalidData, error),
                 })?;
                 let known = KnownRelease { validators, digest: Digest::of(text.as_bytes()), text };
@@ -309,7 +309,7 @@ impl Archives<'_> {
             return Ok(());
         }
         if file.size > LARGEST_INDEX {
-            return Err(FetchError::TooLarge { url: url.clone(), limit: LARGEST_INDEX }.into());
+            return Err(FetchError::TooLarge { url: shown(url), limit: LARGEST_INDEX }.into());
         }
         let open = || self.cache.writer(Area::Indexes, file.digest).map_err(io::Error::other);
         let writer = self.fetcher.file(url, (file.digest, file.size), open, &|_| true)?;
@@ -342,14 +342,14 @@ fn without_signature(text: &str) -> &str {
 }
 
 fn read_index(stored: impl Read + Send, limit: u64, url: &Url) -> Result<Vec<Package>, ArchiveProblem> {
-    let failed = |source| ArchiveProblem::Unpack { url: url.clone(), source };
+    let failed = |source| ArchiveProblem::Unpack { url: shown(url), source };
     let mut text = String::new();
     let unpacked = decompress(stored).map_err(failed)?;
     unpacked.take(limit + 1).read_to_string(&mut text).map_err(failed)?;
     if text.len() as u64 > limit {
-        return Err(FetchError::TooLarge { url: url.clone(), limit }.into());
+        return Err(FetchError::TooLarge { url: shown(url), limit }.into());
     }
-    parse_index(&text).map_err(|error| ArchiveProblem::Index { url: url.clone(), source: Box::new(error) })
+    parse_index(&text).map_err(|error| ArchiveProblem::Index { url: shown(url), source: Box::new(error) })
 }
 
 /// An archive's address as a spec writes it; an absolute directory of this machine stands for its `file:` URL.

@@ -11,6 +11,7 @@ use debian::dpkg::{
     ConffileEntry, INFO_FORMAT, PackageState, Status, StatusEntry, TriggerDatabase, parse_conffiles, parse_triggers,
 };
 use layer::entry::ImagePath;
+use layer::record::TreeDir;
 use layer::view::View;
 
 use crate::error::BuildError;
@@ -92,14 +93,14 @@ impl Database<'_> {
     }
 
     /// Takes away what the scripts needed and the image does not.
-    pub fn clean(&self) -> io::Result<()> {
+    ///
+    /// Whatever a script put in its place goes too, but nothing is followed or written: a link may lead out of the
+    /// tree. Where a package ships a policy of its own, that is seen again.
+    pub fn clean(&self, upper: &TreeDir) -> io::Result<()> {
         let policy = ImagePath::parse(POLICY.0).expect("a constant path is valid");
-        match self.laid.lookup(&policy)? {
-            Some(found) => fs::copy(found.path, self.root.join(POLICY.0)).map(drop),
-            None => match fs::remove_file(self.root.join(POLICY.0)) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-                _ => Ok(()),
-            },
+        match View::new(std::slice::from_ref(upper)).lookup(&policy)? {
+            Some(found) if !found.metadata.is_dir() => fs::remove_file(found.path),
+            _ => Ok(()),
         }
     }
 

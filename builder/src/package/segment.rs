@@ -17,7 +17,7 @@ use debian::DebReader;
 use debian::dpkg::{Md5Hasher, database_name, list_file};
 use debian::package::MultiArch;
 use layer::compress::{BlockWriter, Compression};
-use layer::entry::{Entry, ImagePath, Kind, Mark, Metadata, mark};
+use layer::entry::{Entry, ImagePath, Kind, Metadata};
 use layer::write::EntryWriter;
 use serde::{Deserialize, Serialize};
 use store::{Area, Cache};
@@ -247,10 +247,6 @@ struct Maker<'a, W: Write> {
 
 impl<W: Write> Maker<'_, W> {
     fn entry(&mut self, mut entry: Entry, content: &mut dyn Read) -> io::Result<()> {
-        if mark(&entry.path) != Mark::None {
-            let message = format!("{}: a name that layers use for deletions cannot be in an image", entry.path);
-            return Err(io::Error::new(io::ErrorKind::InvalidData, message));
-        }
         self.date = self.date.max(entry.metadata.mtime);
         let shipped = utf8(&entry.path)?;
         entry.path = merged(&entry.path);
@@ -262,6 +258,10 @@ impl<W: Write> Maker<'_, W> {
             return Ok(());
         }
         self.list.push(format!("/{shipped}"));
+        if is_merge_link(&shipped, &entry.kind) {
+            // Newer releases ship these links themselves; the layer has them already.
+            return Ok(());
+        }
         if entry.kind == Kind::Directory {
             let Metadata { mode, uid, gid, mtime, .. } = entry.metadata;
             self.directories.entry(path.clone()).or_insert(Directory { path, mode, uid, gid, mtime });
@@ -303,6 +303,11 @@ impl<W: Write> Maker<'_, W> {
         let entry = Entry { path, kind: Kind::File { size: content.len() as u64 }, metadata };
         Ok(self.writer.write(&entry, &mut &content[..])?)
     }
+}
+
+/// Whether this is one of the links of a merged `/usr`.
+fn is_merge_link(shipped: &str, kind: &Kind) -> bool {
+    matches!(kind, Kind::Symlink { .. }) && MERGED.contains(&shipped)
 }
 
 /// Where a path of a package is in an image whose `/usr` is merged.

@@ -16,7 +16,7 @@ use layer::record::{Owners, TreeDir};
 use layer::view::View;
 use layer::write::EntryWriter;
 use sandbox::{Job, Mount, Network, RunError, Sandbox, Stdin, User};
-use spec::{Command, ImageName, MountKind};
+use spec::{Command, ImageName};
 
 use crate::accounts::Accounts;
 use crate::error::BuildError;
@@ -176,7 +176,9 @@ pub fn key(command: &Command) -> Digest {
     let user = command.user.as_ref().map(|user| user.to_string()).unwrap_or_default();
     let workdir = command.workdir.as_ref().map(|path| path.as_str().to_owned()).unwrap_or_default();
     let env: Vec<String> = command.env.iter().map(|entry| format!("{}={}", entry.key, entry.value)).collect();
-    FramedHasher::new("command 1")
+    FramedHasher::new("command 2")
+        // Two forms of the same command are two entries of the history.
+        .field("described", describe(command))
         .list("arguments", command.line.arguments())
         .field("user", user)
         .field("workdir", workdir)
@@ -209,15 +211,6 @@ pub fn invocation<'a>(
     (env, workdir): (&[String], &str),
     view: &View<'_>,
 ) -> Result<Invocation<'a>, BuildError> {
-    if let Some(mount) = command.mounts.first() {
-        let kind = match mount.kind {
-            MountKind::Cache(_) => "cache",
-            MountKind::Secret(_) => "secret",
-            MountKind::Tmpfs => "tmpfs",
-            MountKind::Bind(_) => "bind",
-        };
-        return Err(BuildError::at(&mount.span, format!("mounts of type {kind}: this version cannot do it yet"), ""));
-    }
     let ids = match &command.user {
         None => crate::accounts::Ids { home: "/root".to_owned(), ..Default::default() },
         Some(user) => Accounts::read(view)?.ids(user).map_err(|error| {

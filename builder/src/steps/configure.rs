@@ -5,7 +5,6 @@ use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::fs;
 use std::io;
-use std::path::Path;
 
 use debian::deb822::single_stanza;
 use layer::entry::ImagePath;
@@ -56,8 +55,8 @@ pub fn run(
         stdin: Stdin::Data(script(&unpacked, &names).into_bytes()),
     };
     runner.run(invocation, laid, upper).map_err(name_the_package)?;
-    database.clean()?;
-    scrub_accounts(&root, epoch)?;
+    database.clean(upper)?;
+    scrub_accounts(upper, epoch)?;
     Ok(())
 }
 
@@ -179,16 +178,15 @@ fn named_in(line: &str) -> Option<String> {
 }
 
 /// Passwords' dates in `/etc/shadow` become those of the image; most programs honour `SOURCE_DATE_EPOCH`, not all.
-fn scrub_accounts(root: &Path, epoch: i64) -> io::Result<()> {
-    let path = root.join("etc/shadow");
-    let text = match fs::read_to_string(&path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(error),
-    };
+///
+/// A script may have put a link there, to a file of this machine: the view follows none, and a file is what it takes.
+fn scrub_accounts(upper: &TreeDir, epoch: i64) -> io::Result<()> {
+    let left = View::new(std::slice::from_ref(upper)).lookup(&path_of("etc/shadow")?)?;
+    let Some(shadow) = left.filter(|found| found.metadata.is_file()) else { return Ok(()) };
+    let Ok(text) = String::from_utf8(fs::read(&shadow.path)?) else { return Ok(()) };
     let day = (epoch / 86400).to_string();
     let scrubbed: String = text.split_inclusive('\n').map(|line| with_day(line, &day)).collect();
-    if scrubbed == text { Ok(()) } else { fs::write(path, scrubbed) }
+    if scrubbed == text { Ok(()) } else { fs::write(shadow.path, scrubbed) }
 }
 
 /// Replaces the third field of a line of shadow(5) unless it is empty or 0, which mean something.

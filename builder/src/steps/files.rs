@@ -22,7 +22,7 @@ use url::Url;
 
 use crate::accounts::{Accounts, Ids};
 use crate::error::BuildError;
-use crate::fetch::Fetcher;
+use crate::fetch::{Fetcher, STAND_IN};
 
 /// The largest archive that is unpacked into an image, in bytes once unpacked.
 const LARGEST_ARCHIVE: u64 = 64 << 30;
@@ -74,7 +74,7 @@ impl Files {
 
     /// Names everything that the layer depends on, apart from the image below it.
     pub fn key(&self) -> Digest {
-        self.items.iter().fold(FramedHasher::new("files 1"), |hasher, item| hasher.field("item", item.key())).finish()
+        self.items.iter().fold(FramedHasher::new("files 2"), |hasher, item| hasher.field("item", item.key())).finish()
     }
 
     /// What the history says.
@@ -91,6 +91,7 @@ impl Files {
     pub fn write(&self, view: &View<'_>, epoch: i64, writer: &mut dyn Write) -> Result<u64, BuildError> {
         let accounts = Accounts::read(view)?;
         let mut plan: BTreeMap<ImagePath, (Metadata, &Item)> = BTreeMap::new();
+        let mut archives = Vec::new();
         let mut made = BTreeMap::new();
         for item in &self.items {
             let path = match item.kind {
@@ -107,10 +108,12 @@ impl Files {
             let ids = item.ids(&accounts)?;
             let metadata =
                 Metadata { mode: item.mode, uid: ids.uid, gid: ids.gid, mtime: epoch, ..Metadata::default() };
-            if !matches!(item.kind, ItemKind::Archive { .. }) {
+            if matches!(item.kind, ItemKind::Archive { .. }) {
+                archives.push((path, metadata, item));
+            } else {
                 made.remove(&path);
+                plan.insert(path, (metadata, item));
             }
-            plan.insert(path, (metadata, item));
         }
         let mut writer = EntryWriter::new(writer);
         let mut unpacked = 0;
@@ -118,6 +121,9 @@ impl Files {
             writer.write_empty(&Entry { path, kind: Kind::Directory, metadata })?;
         }
         for (path, (metadata, item)) in plan {
+            unpacked += item.write(path, metadata, &mut writer)?;
+        }
+        for (path, metadata, item) in archives {
             unpacked += item.write(path, metadata, &mut writer)?;
         }
         Ok(unpacked)
@@ -159,12 +165,10 @@ impl Item {
             ItemKind::File { body, size, digest } => {
                 let mut content = HashingReader::new(body.open()?);
                 writer.write(&Entry { path, kind: Kind::File { size: *size }, metadata }, &mut content)?;
-                if content.finish().1 != *digest {
-                    return Err(BuildError::at(&self.span, "the file changed while it was read", "build again"));
-                }
+                self.check(content.finish().1, *digest)?;
                 return Ok(*size);
             }
-            ItemKind::Archive { body, .. } => return self.write_archive(&path, metadata, body, writer),
+            ItemKind::Archive { body, digest } => return self.write_archive(&path, metadata, (body, *digest), writer),
         }
         Ok(0)
     }
@@ -174,12 +178,13 @@ impl Item {
         &self,
         directory: &ImagePath,
         metadata: Metadata,
-        body: &Body,
+        (body, digest): (&Body, Digest),
         writer: &mut EntryWriter<&mut dyn Write>,
     ) -> Result<u64, BuildError> {
         let below = |path: &ImagePath| path.names().fold(directory.clone(), |path, name| path.join(name));
         let mut unpacked = 0;
-        let tar = decompress(body.open()?)?.take(LARGEST_ARCHIVE);
+        let mut stored = HashingReader::new(body.open()?);
+        let tar = decompress(&mut stored)?.take(LARGEST_ARCHIVE);
         let done = layer::read::entries(tar, |mut entry, content| {
             if entry.path.is_root() {
                 return Ok(());
@@ -196,7 +201,18 @@ impl Item {
             writer.write(&entry, content)
         });
         done.map_err(|error| BuildError::at(&self.span, format!("this archive cannot be unpacked: {error}"), ""))?;
+        // A tar may end before its file does.
+        io::copy(&mut stored, &mut io::sink())?;
+        self.check(stored.finish().1, digest)?;
         Ok(unpacked)
+    }
+
+    /// What was laid must be what the key of the step names.
+    fn check(&self, found: Digest, expected: Digest) -> Result<(), BuildError> {
+        if found == expected {
+            return Ok(());
+        }
+        Err(BuildError::at(&self.span, "the file changed while it was read", "build again"))
     }
 }
 
@@ -311,8 +327,8 @@ impl Inputs<'_> {
     ) -> Result<Item, BuildError> {
         let address = Url::parse(url).map_err(|error| BuildError::at(&url.span, error.to_string(), ""))?;
         let (path, size, digest) = match (self.fetcher.local(&address), sha256) {
-            // What is on this machine is as good as the family's own files.
-            (Some(path), None) => {
+            // Stand-ins are made by this program; any other file needs a digest, on this machine too.
+            (Some(path), None) if address.scheme() == STAND_IN => {
                 let (size, digest) = hash(&path).map_err(|error| {
                     BuildError::at(&url.span, format!("`{}` cannot be read: {error}", path.display()), "")
                 })?;
@@ -325,7 +341,7 @@ impl Inputs<'_> {
                 let size = fs::metadata(&path)?.len();
                 (path, size, digest)
             }
-            (None, None) => {
+            (_, None) => {
                 let help = "add `sha256: <64 digits>`";
                 return Err(BuildError::at(&url.span, "a file by address needs its `sha256`", help));
             }
@@ -340,7 +356,11 @@ impl Inputs<'_> {
 
     fn fetched(&self, url: &Url, digest: Digest) -> Result<PathBuf, BuildError> {
         if let Some(path) = self.cache.file(Area::Debs, digest) {
-            return Ok(path);
+            // What a crash lost of it must not become part of an image.
+            if hash(&path)?.1 == digest {
+                return Ok(path);
+            }
+            self.cache.remove(Area::Debs, digest)?;
         }
         let open = || self.cache.writer(Area::Debs, digest).map_err(io::Error::other);
         let (writer, size) = self.fetcher.file_of_unknown_size(url, digest, open)?;

@@ -3,9 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc;
+use std::sync::{Condvar, Mutex, PoisonError};
 
 use debian::package::{Package, RelationField};
 use layer::compress::Compression;
@@ -32,20 +32,50 @@ pub struct Workshop<'a> {
     pub fetcher: &'a Fetcher,
     /// How segments are compressed.
     pub compression: Compression,
-    /// How many segments are made at the same time.
+    /// How many threads wait for a place.
     pub jobs: usize,
+    /// Shared by all images that are built at the same time, so that memory does not grow with their number.
+    pub places: &'a Places,
     /// Learns of progress.
     pub observer: &'a dyn Observer,
     /// Whether somebody asked to stop.
     pub interrupt: &'a AtomicBool,
 }
 
+/// A number of places, each taken by one thread at a time.
+pub struct Places {
+    free: Mutex<usize>,
+    freed: Condvar,
+}
+
+/// A taken place, free again when dropped.
+struct Place<'a>(&'a Places);
+
+impl Places {
+    /// So many places, at least one.
+    pub fn new(count: usize) -> Self {
+        Self { free: Mutex::new(count.max(1)), freed: Condvar::new() }
+    }
+
+    fn take(&self) -> Place<'_> {
+        let free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut free = self.freed.wait_while(free, |free| *free == 0).unwrap_or_else(PoisonError::into_inner);
+        *free -= 1;
+        Place(self)
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        *self.0.free.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        self.0.freed.notify_one();
+    }
+}
+
 impl Workshop<'_> {
     /// The segments of packages, in their order. Fetching and compressing overlap.
     pub fn segments(&self, packages: &[LockedPackage]) -> Result<Vec<Segment>, BuildError> {
-        let nothing = BTreeSet::new();
-        self.fetch_missing(packages)?;
-        let found = self.parallel(packages, |package| self.segment(package, &nothing))?;
+        let found = self.whole(packages)?;
         let losers = replaced(packages, &found)?;
         let mut segments = Vec::with_capacity(found.len());
         for (segment, (package, left_out)) in found.into_iter().zip(packages.iter().zip(&losers)) {
@@ -55,6 +85,15 @@ impl Workshop<'_> {
             });
         }
         Ok(segments)
+    }
+
+    /// The segments of packages with all their files.
+    fn whole(&self, packages: &[LockedPackage]) -> Result<Vec<Segment>, BuildError> {
+        self.fetch_missing(packages)?;
+        self.parallel(packages, |package| {
+            let _place = self.places.take();
+            self.segment(package, &BTreeSet::new())
+        })
     }
 
     /// One segment. Where it must be made and the `.deb` is gone, or turned out to be damaged, that is fetched again.
@@ -70,10 +109,13 @@ impl Workshop<'_> {
 
     /// Removes segments that the disk damaged. Returns whether there were any.
     pub fn discard_damaged(&self, packages: &[LockedPackage]) -> Result<bool, BuildError> {
-        let found = self.segments(packages)?;
+        let found = self.whole(packages)?;
         let mut damaged = false;
         for (package, left_out) in packages.iter().zip(replaced(packages, &found)?) {
             damaged |= Segment::discard_damaged(self.cache, package, self.compression, &left_out)?;
+            if !left_out.is_empty() {
+                damaged |= Segment::discard_damaged(self.cache, package, self.compression, &BTreeSet::new())?;
+            }
         }
         Ok(damaged)
     }
@@ -234,7 +276,8 @@ fn directories(segments: &[Segment], below: &View<'_>) -> io::Result<Vec<Entry>>
     }
     for directory in wanted.values() {
         let path = path_of(&directory.path)?;
-        let present = below.lookup(&path)?.is_some_and(|found| found.metadata.is_dir());
+        // A link that leads to a directory is one, as for dpkg.
+        let present = below.lookup(&below.resolve(&path)?)?.is_some_and(|found| found.metadata.is_dir());
         if !present || (path.is_root() && is_first) {
             let Directory { mode, uid, gid, mtime, .. } = *directory;
             let metadata = Metadata { mode, uid, gid, mtime, ..Metadata::default() };

@@ -253,8 +253,10 @@ fn keep_texts(stanza: &Stanza<'_>) -> (Box<str>, [u32; TEXTS.len()]) {
 
 /// Whether a path of an index stays below the archive's root when joined to it.
 pub(crate) fn is_safe_path(path: &str) -> bool {
-    let valid_part = |part: &str| !part.is_empty() && part != "..";
-    let valid_bytes = path.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'\\' | b'?' | b'#'));
+    // An address spells `..` in other ways too, and a colon or a bracket would make it another address.
+    let valid_part = |part: &str| !part.is_empty() && part.to_ascii_lowercase().replace("%2e", ".") != "..";
+    let forbidden = |byte| matches!(byte, b'\\' | b'?' | b'#' | b':' | b'[' | b']');
+    let valid_bytes = path.bytes().all(|byte| byte.is_ascii_graphic() && !forbidden(byte));
     valid_bytes && path.split('/').all(valid_part)
 }
 

@@ -32,7 +32,7 @@ impl Compression {
     pub const fn encoder(self) -> &'static str {
         match self {
             Self::Gzip => "libdeflater 1.26.1 level 6, members of 1 MiB",
-            Self::Zstd => "zstd 1.5.7 level 3, frames of 1 MiB",
+            Self::Zstd => "zstd 1.5.7 level 3, frames of 1 MiB with checksums",
         }
     }
 
@@ -40,7 +40,7 @@ impl Compression {
     fn block(self, input: &[u8]) -> io::Result<Vec<u8>> {
         match self {
             Self::Gzip => gzip_member(input),
-            Self::Zstd => zstd::bulk::compress(input, 3),
+            Self::Zstd => zstd_frame(input),
         }
     }
 }
@@ -78,6 +78,13 @@ fn gzip_member(input: &[u8]) -> io::Result<Vec<u8>> {
     let size = compressor.gzip_compress(input, &mut member).map_err(io::Error::other)?;
     member.truncate(size);
     Ok(member)
+}
+
+fn zstd_frame(input: &[u8]) -> io::Result<Vec<u8>> {
+    let mut compressor = zstd::bulk::Compressor::new(3)?;
+    // Like a gzip member, so that a segment damaged on disk is noticed when it is laid.
+    compressor.include_checksum(true)?;
+    compressor.compress(input)
 }
 
 /// Compresses what is written, a block at a time, into another writer.

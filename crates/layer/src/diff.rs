@@ -23,6 +23,8 @@ pub struct Change {
     pub entry: Entry,
     /// The file on this machine that holds the content, for a regular file that is not empty.
     pub content: Option<PathBuf>,
+    /// What is deleted, if that is what the entry says.
+    pub deletes: Option<ImagePath>,
 }
 
 /// How changes are turned into entries.
@@ -63,9 +65,10 @@ pub fn changes(upper: &TreeDir, below: &[TreeDir], owners: Owners, rules: &Rules
 /// Writes changes as entries.
 pub fn write<W: io::Write>(changes: &[Change], writer: &mut EntryWriter<W>) -> io::Result<()> {
     for change in changes {
-        match &change.content {
-            Some(path) => writer.write(&change.entry, &mut fs::File::open(path)?)?,
-            None => writer.write_empty(&change.entry)?,
+        match (&change.deletes, &change.content) {
+            (Some(path), _) => writer.write_whiteout(path, change.entry.metadata.mtime)?,
+            (None, Some(path)) => writer.write(&change.entry, &mut fs::File::open(path)?)?,
+            (None, None) => writer.write_empty(&change.entry)?,
         }
     }
     Ok(())
@@ -144,7 +147,7 @@ impl Differ<'_> {
             kind: Kind::File { size: 0 },
             metadata: Metadata { mtime: self.rules.latest, ..Metadata::default() },
         };
-        self.changes.insert(entry.path.clone(), Change { entry, content: None });
+        self.changes.insert(entry.path.clone(), Change { entry, content: None, deletes: Some(path.clone()) });
         Ok(())
     }
 
@@ -165,7 +168,7 @@ impl Differ<'_> {
             xattrs: attributes.xattrs,
         };
         let entry = Entry { path: path.clone(), kind, metadata };
-        self.changes.insert(path.clone(), Change { entry, content });
+        self.changes.insert(path.clone(), Change { entry, content, deletes: None });
         Ok(())
     }
 

@@ -25,6 +25,7 @@ pub fn entries<R: Read>(
     let mut extension = Extension::default();
     while let Some(header) = next_header(&mut archive)? {
         let size = header.entry_size()?;
+        extension.grow(&header, size)?;
         match header.entry_type() {
             tar::EntryType::XHeader => extension.read_pax(&bounded(&mut archive, size)?)?,
             tar::EntryType::XGlobalHeader => skip(&mut archive, padded(size)?)?,
@@ -103,6 +104,7 @@ fn text(mut bytes: Vec<u8>) -> Vec<u8> {
 /// What the headers before an entry say about it.
 #[derive(Default, PartialEq)]
 struct Extension {
+    bytes: u64,
     name: Option<Vec<u8>>,
     link: Option<Vec<u8>>,
     size: Option<u64>,
@@ -113,6 +115,18 @@ struct Extension {
 }
 
 impl Extension {
+    /// Counts what the headers before one entry hold together, and refuses too much.
+    fn grow(&mut self, header: &tar::Header, size: u64) -> io::Result<()> {
+        let kind = header.entry_type();
+        if kind.is_pax_local_extensions() || kind.is_gnu_longname() || kind.is_gnu_longlink() {
+            self.bytes = self.bytes.saturating_add(size);
+        }
+        if self.bytes > LARGEST_EXTENSION {
+            return Err(invalid(format!("more than {LARGEST_EXTENSION} bytes of extended metadata for one entry")));
+        }
+        Ok(())
+    }
+
     /// Reads records of the form `<length> <key>=<value>\n`.
     fn read_pax(&mut self, mut records: &[u8]) -> io::Result<()> {
         while !records.is_empty() {

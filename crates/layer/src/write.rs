@@ -6,7 +6,7 @@
 
 use std::io::{self, Read, Write};
 
-use crate::entry::{Entry, Kind};
+use crate::entry::{Entry, ImagePath, Kind, Mark, Metadata, mark, whiteout_of};
 
 /// The size of a tar block.
 pub const BLOCK: usize = 512;
@@ -31,8 +31,13 @@ impl<W: Write> EntryWriter<W> {
     }
 
     /// Writes an entry and its content, which must have exactly the size that the entry says. Fails with
-    /// `UnexpectedEof` or `InvalidData` when it has not; the archive is then unusable.
+    /// `UnexpectedEof` when it has not; the archive is then unusable. A name that means a deletion is refused: whoever
+    /// reads the layer would delete something instead of making it.
     pub fn write(&mut self, entry: &Entry, content: &mut dyn Read) -> io::Result<()> {
+        if mark(&entry.path) != Mark::None {
+            let message = format!("{}: a name that layers use for deletions cannot be in an image", entry.path);
+            return Err(io::Error::new(io::ErrorKind::InvalidData, message));
+        }
         self.write_header(entry)?;
         let size = entry.kind.size();
         let copied = io::copy(&mut content.take(size), &mut self.inner)?;
@@ -41,6 +46,12 @@ impl<W: Write> EntryWriter<W> {
             return Err(io::Error::new(io::ErrorKind::UnexpectedEof, message));
         }
         self.pad(size)
+    }
+
+    /// Writes what deletes a path of the layers below. See "Whiteouts" in the OCI image specification, `layer.md`.
+    pub fn write_whiteout(&mut self, deleted: &ImagePath, mtime: i64) -> io::Result<()> {
+        let metadata = Metadata { mtime, ..Metadata::default() };
+        self.write_header(&Entry { path: whiteout_of(deleted), kind: Kind::File { size: 0 }, metadata })
     }
 
     /// Writes an entry that has no content.
@@ -193,7 +204,6 @@ fn put(field: &mut [u8], value: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::entry::{ImagePath, Metadata};
     use crate::read::entries;
 
     fn entry(path: &[u8], kind: Kind, metadata: Metadata) -> Entry {
@@ -250,6 +260,17 @@ mod tests {
         let file = entry(b"f", Kind::File { size: 10 }, Metadata::default());
         let error = EntryWriter::new(io::sink()).write(&file, &mut &b"short"[..]).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+    }
+
+    #[test]
+    fn names_that_mean_deletions_are_only_written_as_deletions() {
+        for name in [&b"dir/.wh.x"[..], b".wh..wh..opq"] {
+            let file = entry(name, Kind::File { size: 0 }, Metadata::default());
+            assert!(EntryWriter::new(io::sink()).write_empty(&file).is_err());
+        }
+        let mut writer = EntryWriter::new(Vec::new());
+        writer.write_whiteout(&ImagePath::parse("dir/x").unwrap(), 7).unwrap();
+        assert!(writer.into_inner().starts_with(b"dir/.wh.x\0"));
     }
 
     #[test]

@@ -250,6 +250,7 @@ fn directories_that_a_layer_only_implies_keep_the_attributes_from_below() {
             metadata: Metadata { mode: 0o600, ..Metadata::default() },
         },
         content: None,
+        deletes: None,
     };
     let tree = bench.unpacked("tree", &[change], &[lower]);
     let mode = |path: &str| fs::metadata(tree.root().join(path)).unwrap().permissions().mode() & 0o7777;

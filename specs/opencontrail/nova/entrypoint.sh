@@ -10,7 +10,8 @@
 #                             how to log in there
 #   KEYSTONE_SERVER           the identity service
 #   SERVICE_PASSWORD, SERVICE_TENANT
-#                             how nova logs in there, as nova; without the tenant, service
+#                             how nova logs in there, as nova, and to the placement service, as placement; without
+#                             the tenant, service
 #   HOST_IP                   the address of this host
 #   MEMCACHED_SERVER          a cache, with its port
 #   NEUTRON_SERVER            the network service
@@ -73,6 +74,7 @@ put "$conf" api_database connection "$(database "${NOVA_DB_NAME:-nova}_api")"
 put "$conf" api auth_strategy "${KEYSTONE_SERVER:+keystone}"
 login "$conf" keystone_authtoken nova
 put "$conf" keystone_authtoken memcached_servers "${MEMCACHED_SERVER:-}"
+login "$conf" placement placement
 if [ -n "${NEUTRON_SERVER:-}" ]; then
     put "$conf" neutron endpoint_override "http://$NEUTRON_SERVER:9696"
     login "$conf" neutron neutron

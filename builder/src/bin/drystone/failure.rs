@@ -21,6 +21,13 @@ pub enum Failure {
     },
     /// A spec is wrong.
     Spec(Diagnostics),
+    /// Several images failed, or others were not tried because of one.
+    Images {
+        /// Why, for each that failed.
+        failures: Vec<Failure>,
+        /// Which.
+        summary: String,
+    },
     /// The command line is wrong.
     Usage(String),
     /// Somebody pressed Ctrl-C.
@@ -55,6 +62,9 @@ impl Failure {
 
     /// Prints it on standard error.
     pub fn print(&self, color: ColorKind) {
+        if let Self::Images { failures, .. } = self {
+            failures.iter().for_each(|failure| failure.print(color));
+        }
         let mut out = io::stderr().lock();
         let bold =
             |text: &str| if colored(color) { format!("\u{1b}[1m\u{1b}[31m{text}\u{1b}[0m") } else { text.to_owned() };
@@ -65,6 +75,7 @@ impl Failure {
                 hint.as_ref().map_or(Ok(()), |hint| writeln!(out, "hint: {hint}"))
             }
             Self::Spec(diagnostics) => writeln!(out, "{}", render(diagnostics, colored(color))),
+            Self::Images { summary, .. } => writeln!(out, "{}: {summary}", bold("error")),
             Self::Usage(text) => writeln!(out, "{}: {text}\n\nFor more information, try '--help'.", bold("error")),
             Self::Interrupted => writeln!(out, "interrupted; the next build goes on where this one stopped"),
         };
@@ -74,7 +85,8 @@ impl Failure {
     pub fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
             Self::Failed { .. } => 1,
-            Self::Spec(_) | Self::Usage(_) => 2,
+            Self::Images { failures, .. } if !failures.iter().all(|failure| matches!(failure, Self::Spec(_))) => 1,
+            Self::Images { .. } | Self::Spec(_) | Self::Usage(_) => 2,
             Self::Interrupted => 130,
         })
     }
@@ -93,6 +105,7 @@ pub fn colored(color: ColorKind) -> bool {
 
 impl From<BuildError> for Failure {
     fn from(error: BuildError) -> Self {
+        let summary = error.to_string();
         match error {
             BuildError::Spec(diagnostics) => Self::Spec(diagnostics),
             BuildError::Interrupted | BuildError::Fetch(drystone::fetch::FetchError::Interrupted) => Self::Interrupted,
@@ -100,6 +113,9 @@ impl From<BuildError> for Failure {
             // Its last lines were shown when it happened.
             BuildError::Command { .. } => Self::with_hint(chain(&error), "run again with -v to see all of its output"),
             BuildError::Load(error) => Self::Usage(chain(&error)),
+            BuildError::Images { errors, .. } => {
+                Self::Images { failures: errors.into_iter().map(Self::from).collect(), summary }
+            }
             other => Self::of_storage(other),
         }
     }

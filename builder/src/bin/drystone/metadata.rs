@@ -106,7 +106,7 @@ pub fn write_json(path: &Path, value: &impl Serialize) -> Result<(), Failure> {
     serde_json::to_writer_pretty(&mut file, value).map_err(|error| failed(error.into()))?;
     writeln!(file).map_err(failed)?;
     file.as_file().sync_all().map_err(failed)?;
-    std::os::unix::fs::PermissionsExt::set_mode(&mut file.as_file().metadata().map_err(failed)?.permissions(), 0o644);
+    file.as_file().set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644)).map_err(failed)?;
     file.persist(path).map_err(|error| failed(error.error))?;
     Ok(())
 }

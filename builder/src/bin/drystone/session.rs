@@ -15,6 +15,7 @@ use drystone::events::{Event, Observer};
 use drystone::fetch::Fetcher;
 use drystone::load::{FAMILY_FILE, IMAGE_FILE, LoadedFamily, load};
 use drystone::plan::{self, Plan};
+use drystone::steps::packages::Places;
 use oci::Reference;
 use sandbox::Sandbox;
 use spec::{Image, Variables};
@@ -122,7 +123,8 @@ fn run(
         keep_going: arguments.keep_going,
         epoch: source_date_epoch()?,
     };
-    let builder = Builder { options, layout, cache, fetcher, sandbox, observer, interrupt };
+    let places = Places::new(options.jobs);
+    let builder = Builder { options, layout, cache, fetcher, sandbox, observer, interrupt, places };
     let registry = arguments.registry.as_ref().unwrap_or(&loaded.family.registry.value);
     let names = references(plan, registry.as_str(), arguments.tag.as_ref())?;
     let reference = |image: &Image| names[image.name.as_str()].clone();
@@ -200,10 +202,11 @@ pub fn matches(pattern: &str, name: &str) -> bool {
 }
 
 fn mirrors(given: &[String]) -> Result<Mirrors, Failure> {
+    let given: Vec<&str> = given.iter().map(|text| text.trim()).filter(|text| !text.is_empty()).collect();
     if given.is_empty() {
         return Mirrors::of_host(Path::new(HOST_APT)).map_err(Failure::of);
     }
-    Mirrors::parse(given.iter().map(String::as_str)).map_err(|error| Failure::Usage(error.to_string()))
+    Mirrors::parse(given).map_err(|error| Failure::Usage(error.to_string()))
 }
 
 /// Variables for specs: those of the command line, then those of the environment.

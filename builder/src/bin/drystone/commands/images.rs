@@ -1,7 +1,8 @@
 //! `drystone images`: what the layout holds.
 
+use drystone::error::chain;
 use drystone::image::rfc3339;
-use drystone::listing::{self, Row};
+use drystone::listing::{self, Listing, Row};
 use serde::Serialize;
 use store::Layout;
 
@@ -13,13 +14,22 @@ use crate::table::{ago, columns, size};
 /// Runs the command.
 pub fn run(arguments: &Images) -> Result<(), Failure> {
     let layout = Layout::open(&arguments.layout.layout)?;
-    let rows = listing::rows(&layout, &arguments.filter)?;
+    let rows = readable(listing::list(&layout, &arguments.filter)?);
     let now = session::now();
     match arguments.format.as_str() {
         "table" => print(&table(&rows, now, arguments.no_trunc)),
         "json" => print(&json(&rows)?),
         template => print(&templated(&rows, template, now, arguments.no_trunc)?),
     }
+}
+
+/// The rows of a listing; images that cannot be read are told of.
+#[expect(clippy::print_stderr, reason = "this is the command line")]
+pub fn readable(listing: Listing) -> Vec<Row> {
+    for (name, error) in &listing.damaged {
+        eprintln!("warning: {name} cannot be read: {}", chain(error));
+    }
+    listing.rows
 }
 
 /// The columns that the seed of container tools had.

@@ -91,7 +91,7 @@ fn list(built: &Built) -> Result<(), Failure> {
         .filter(|image| !image.build_only)
         .map(|image| (image.reference.name(), image.reference.tag().map(ToString::to_string).unwrap_or_default()))
         .collect();
-    let mut rows = listing::rows(&built.layout, &[])?;
+    let mut rows = images::readable(listing::list(&built.layout, &[])?);
     rows.retain(|row| wanted.contains(&(row.repository.clone(), row.tag.clone())));
     session::print(&images::table(&rows, session::now(), false))
 }
