@@ -215,6 +215,23 @@ mod tests {
     }
 
     #[test]
+    fn a_link_in_the_place_of_the_accounts_is_not_followed() {
+        let directory = tempfile::tempdir().unwrap();
+        let outside = directory.path().join("outside");
+        fs::write(&outside, "root:*:19000:0:99999:7:::\n").unwrap();
+        let upper = TreeDir::create(directory.path().join("upper")).unwrap();
+        fs::create_dir(upper.root().join("etc")).unwrap();
+        std::os::unix::fs::symlink(&outside, upper.root().join("etc/shadow")).unwrap();
+        scrub_accounts(&upper, 86400 * 20000).unwrap();
+        assert_eq!(fs::read_to_string(&outside).unwrap(), "root:*:19000:0:99999:7:::\n");
+        fs::remove_file(upper.root().join("etc/shadow")).unwrap();
+        fs::copy(&outside, upper.root().join("etc/shadow")).unwrap();
+        scrub_accounts(&upper, 86400 * 20000).unwrap();
+        let scrubbed = fs::read_to_string(upper.root().join("etc/shadow")).unwrap();
+        assert_eq!(scrubbed, "root:*:20000:0:99999:7:::\n");
+    }
+
+    #[test]
     fn only_the_day_of_a_shadow_line_changes() {
         let cases = [
             ("root:*:19000:0:99999:7:::\n", "root:*:20000:0:99999:7:::\n"),
