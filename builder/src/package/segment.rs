@@ -33,7 +33,7 @@ const VERSION: &str = "segment 3";
 
 /// Links of a merged `/usr`, as debootstrap makes them on amd64.
 ///
-/// See <https://www.debian.org/doc/debian-policy/> and the package `usr-is-merged`.
+/// See the package `usr-is-merged`, which refuses to be installed without them.
 pub const MERGED: [&str; 6] = ["bin", "lib", "lib32", "lib64", "libx32", "sbin"];
 
 /// A package's files, ready to be laid, and what is known of them.
