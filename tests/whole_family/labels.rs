@@ -128,6 +128,6 @@ fn the_family_has_thirty_seven_images_with_a_process_and_nine_that_others_are_bu
         let labels = images[base]["labels"].as_object().unwrap();
         assert!(labels.keys().all(|key| !key.starts_with("net.juniper.")), "{base}: {labels:?}");
     }
-    let known = |name: &&str| images.contains_key(*name);
-    assert!(CONTRAIL.iter().chain(&CONTROLLER).all(|name| known(&name)));
+    let known = |name: &str| images.contains_key(name);
+    assert!(CONTRAIL.iter().chain(&CONTROLLER).all(|name| known(name)));
 }
