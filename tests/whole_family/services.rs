@@ -424,9 +424,14 @@ const OPENSTACKBASE: &[Service] = &[
         variables: &[],
         process: ("libvirtd", "/usr/sbin/libvirtd -l"),
         probes: &[
-            // Over its socket, and over TCP as other hosts do it.
-            Probe::Command(&["virsh", "-c", "qemu:///system", "version", "--daemon"], "Running against daemon: 9.0"),
-            Probe::Command(&["virsh", "-c", "qemu+tcp://127.0.0.1/system", "version"], "Running hypervisor: QEMU 7.2"),
+            // Over its socket, and over TCP as other hosts do it; by the driver that needs no machine. The one for QEMU
+            // waits for emulators to vanish that it has ended, which as the first process it would have to bury itself.
+            Probe::Command(
+                &["virsh", "-c", "test+unix:///default", "version", "--daemon"],
+                "Running against daemon: 9.0",
+            ),
+            Probe::Command(&["virsh", "-c", "test+tcp://127.0.0.1/default", "version"], "Using library: libvirt 9.0"),
+            Probe::Command(&["qemu-system-x86_64", "--version"], "QEMU emulator version 7.2"),
         ],
     },
     Service {
