@@ -69,6 +69,14 @@ pub enum BuildError {
         /// Why not.
         source: RunError,
     },
+    /// Something failed that a place of a spec asks for.
+    #[error("{source}")]
+    Located {
+        /// The place.
+        span: Span,
+        /// What failed.
+        source: Box<BuildError>,
+    },
     /// The layout or the cache failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -98,12 +106,12 @@ impl BuildError {
         Self::Spec(if help.is_empty() { diagnostic } else { diagnostic.help(help) }.into())
     }
 
-    /// The same error, with the place in the spec that led to it.
+    /// The same error, with the place in the spec that asked for what failed. The spec is not wrong for that.
     #[must_use]
     pub fn located(self, span: &Span) -> Self {
         match self {
-            Self::Spec(_) | Self::Interrupted => self,
-            other => Self::at(span, chain(&other), ""),
+            Self::Spec(_) | Self::Located { .. } | Self::Interrupted | Self::Fetch(FetchError::Interrupted) => self,
+            other => Self::Located { span: span.clone(), source: Box::new(other) },
         }
     }
 }

@@ -18,6 +18,9 @@ use url::Url;
 /// The largest file taken when nobody says how large it is.
 const LARGEST_FILE: u64 = 64 << 30;
 
+/// How much is read at once.
+const CHUNK: usize = 1 << 17;
+
 /// How often a request is tried before its error is given up to the caller.
 const TRIES: u32 = 4;
 
@@ -178,7 +181,7 @@ impl Fetcher {
             let storing = |source| Attempt::Final(FetchError::Store { url: shown(url), source });
             let mut writer = open().map_err(storing)?;
             let mut reader = VerifyingReader::new(body, digest, size);
-            let mut buffer = vec![0; 1 << 17];
+            let mut buffer = vec![0; CHUNK];
             loop {
                 let length = reader.read(&mut buffer).map_err(|error| broken(url, error))?;
                 if length == 0 {
@@ -208,7 +211,14 @@ impl Fetcher {
             let storing = |source| Attempt::Final(FetchError::Store { url: shown(url), source });
             let mut writer = open().map_err(storing)?;
             let mut reader = HashingReader::new(body.take(LARGEST_FILE));
-            io::copy(&mut reader, &mut writer).map_err(|error| broken(url, error))?;
+            let mut buffer = vec![0; CHUNK];
+            loop {
+                let length = reader.read(&mut buffer).map_err(|error| broken(url, error))?;
+                if length == 0 {
+                    break;
+                }
+                writer.write_all(&buffer[..length]).map_err(storing)?;
+            }
             let (_, found, size) = reader.finish();
             if found != digest {
                 let message = format!("expected {digest}, but the bytes hash to {found}");

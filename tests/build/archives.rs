@@ -163,3 +163,22 @@ fn an_archive_that_this_user_may_not_read_is_an_error_that_says_so() {
     std::fs::set_permissions(&release, std::fs::Permissions::from_mode(0o000)).unwrap();
     run(bench.drystone().args(["build", "family"])).failure(1, &["InRelease cannot be reached"]);
 }
+
+#[test]
+fn a_file_by_address_that_does_not_arrive_is_a_failure_shown_at_its_place() {
+    let bench = Bench::with_image("hello");
+    bench.archive(debs(), &[]);
+    let server = bench.serve();
+    let digest = content::Digest::of(b"the file").hex();
+    let image =
+        format!("from: scratch\nfiles:\n  - {{url: \"{}/there\", sha256: {digest}, target: /there}}\n", server.url());
+    bench.spec("hello/image.yaml", &image);
+    bench
+        .build_from(&server.url(), &[])
+        .failure(1, &["image.yaml:3:11", "/there does not exist (the server answered 404"]);
+    std::fs::write(bench.at("archive/there"), "another file").unwrap();
+    bench.build_from(&server.url(), &[]).failure(1, &["image.yaml:3:11", &format!("expected sha256:{digest}")]);
+    std::fs::write(bench.at("archive/there"), "the file").unwrap();
+    bench.build_from(&server.url(), &[]).success();
+    assert_eq!(bench.file("hello", "there").as_deref(), Some("the file"));
+}

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use drystone::apt::archive::ArchiveError;
 use drystone::error::{BuildError, chain};
-use spec::{Diagnostic, Diagnostics, render};
+use spec::{Diagnostic, Diagnostics, Span, render};
 
 use crate::args::ColorKind;
 
@@ -60,6 +60,18 @@ impl Failure {
         }
     }
 
+    /// Shows the place in a spec that led to it. That may help nobody but whoever can change the spec, but it says what
+    /// is meant; the exit code is that of a failure all the same.
+    fn at(self, span: &Span) -> Self {
+        match self {
+            Self::Failed { text, hint } => {
+                let drawn = render(&Diagnostic::new(span.clone(), text).into(), false);
+                Self::Failed { text: drawn.trim_start_matches("error: ").to_owned(), hint }
+            }
+            other => other,
+        }
+    }
+
     /// Prints it on standard error.
     pub fn print(&self, color: ColorKind) {
         if let Self::Images { failures, .. } = self {
@@ -109,7 +121,8 @@ impl From<BuildError> for Failure {
         match error {
             BuildError::Spec(diagnostics) => Self::Spec(diagnostics),
             BuildError::Interrupted | BuildError::Fetch(drystone::fetch::FetchError::Interrupted) => Self::Interrupted,
-            BuildError::Archive(error) => archive(&error),
+            BuildError::Archive(error) => Self::with_hint(chain(&error), hint_for(&error)).at(&error.span),
+            BuildError::Located { span, source } => Self::from(*source).at(&span),
             // Its last lines were shown when it happened.
             BuildError::Command { .. } => Self::with_hint(chain(&error), "run again with -v to see all of its output"),
             BuildError::Load(error) => Self::Usage(chain(&error)),
@@ -143,13 +156,6 @@ impl From<registry_client::Error> for Failure {
     fn from(error: registry_client::Error) -> Self {
         Self::of(error)
     }
-}
-
-/// The place in `family.yaml` helps only where the family can be changed to mend it, but it always says which source
-/// is meant; the exit code is that of a failure all the same.
-fn archive(error: &ArchiveError) -> Failure {
-    let place = Diagnostic::new(error.span.clone(), chain(error));
-    Failure::with_hint(render(&place.into(), false).trim_start_matches("error: ").to_owned(), hint_for(error))
 }
 
 fn hint_for(error: &ArchiveError) -> &'static str {
