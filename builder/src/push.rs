@@ -1,10 +1,9 @@
 //! Carries images from the layout to a registry: each blob once for all of them, parents before their children.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use oci::{Descriptor, Reference, Registry, Repository};
-use registry_client::{Client, FileSource, ImagePush, Options, PushReport, Pushed, Pusher, RetryPolicy};
+use registry_client::{Client, FileSource, ImagePush, Options, PushReport, Pushed, Pusher};
 use store::{Layout, StoreError};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -56,14 +55,8 @@ pub enum PushError {
 }
 
 /// A client that tells `observer` what it sends.
-pub fn client(insecure: Vec<Registry>, observer: Arc<dyn Observer>) -> Result<Client, registry_client::Error> {
-    Client::new(Options {
-        insecure: insecure.into_iter().collect(),
-        events: Arc::new(Progress(observer)),
-        retry: RetryPolicy::default(),
-        stall: Duration::from_secs(60),
-        ..Options::default()
-    })
+pub fn client(options: Options, observer: Arc<dyn Observer>) -> Result<Client, registry_client::Error> {
+    Client::new(Options { events: Arc::new(Progress(observer)), ..options })
 }
 
 struct Progress(Arc<dyn Observer>);

@@ -203,8 +203,7 @@ impl Transport {
         if is_transient_status(status) || !matches!(status, 400..=403) {
             return Err(reply.refused().await);
         }
-        let (request, credential) = (reply.request.clone(), describe(credential.as_ref()));
-        Err(Error::Unauthorized { request, credential, errors: reply.errors().await })
+        Err(refused(reply, credential.as_ref()).await)
     }
 
     /// Where tokens are sold. The registry says where, so it must not send passwords over an open line that it does
@@ -220,9 +219,11 @@ impl Transport {
     }
 }
 
-/// Who we said we are, for messages.
-pub(crate) fn describe(credential: Option<&Credential>) -> String {
-    credential.map_or_else(|| "no credential".to_owned(), Credential::describe)
+/// The error for an answer that does not let us in, with who we said we are.
+pub(crate) async fn refused(reply: Reply, credential: Option<&Credential>) -> Error {
+    let (request, anonymous) = (reply.request.clone(), credential.is_none());
+    let credential = credential.map_or_else(|| "no credential".to_owned(), Credential::describe);
+    Error::Unauthorized { request, credential, anonymous, errors: reply.errors().await }
 }
 
 fn basic(username: &str, password: &Secret) -> String {

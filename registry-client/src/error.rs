@@ -104,6 +104,8 @@ pub enum Error {
         request: RequestName,
         /// Who we said we are, and where that was written; or that there was no credential.
         credential: String,
+        /// Whether there was none.
+        anonymous: bool,
         /// What the registry says.
         errors: Vec<RegistryError>,
     },

@@ -6,8 +6,10 @@
 //! named; credentials come from a [`Credentials`] of the caller's, go to the host they are for and nowhere else, and
 //! are in no log.
 //!
-//! The client reads no files but those it is asked to send, no environment (but for proxies, through reqwest) and no
-//! clock. It runs on a tokio runtime of the caller's.
+//! [`CredentialFiles`] reads the files of other tools, if a caller names them.
+//!
+//! The client reads no files but those it is asked to send, no environment (but for proxies, through reqwest, and
+//! `PATH` for programs that keep credentials) and no clock. It runs on a tokio runtime of the caller's.
 
 mod auth;
 mod backoff;
@@ -16,6 +18,7 @@ mod client;
 mod credentials;
 mod error;
 mod events;
+mod files;
 mod listing;
 mod manifests;
 mod options;
@@ -31,6 +34,7 @@ pub use client::{Client, Remote};
 pub use credentials::{Anonymous, Credential, Credentials, CredentialsError, Secret};
 pub use error::{Error, RegistryError, RequestName};
 pub use events::{Event, Events, Silent};
+pub use files::{CredentialFiles, Kept, LoginScope, forget_login, keep_login};
 pub use manifests::{FetchedManifest, ManifestName};
 pub use options::Options;
 pub use push::{ImagePush, PushReport, Pusher};

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use oci::Registry;
 
-use crate::{Anonymous, Credentials, Events, RetryPolicy, Silent};
+use crate::{Anonymous, Credentials, Events, RetryPolicy, Secret, Silent};
 
 /// How a client behaves.
 #[derive(Clone)]
@@ -21,6 +21,8 @@ pub struct Options {
     pub endpoints: BTreeMap<Registry, Registry>,
     /// Certificates to trust besides the system's, each a PEM file's content.
     pub certificates: Vec<Vec<u8>>,
+    /// The certificate and the key, as PEM, that registries get to see which ask for one.
+    pub identity: Option<Secret>,
     /// Who knows the passwords.
     pub credentials: Arc<dyn Credentials>,
     /// How often, and after which pauses, something is tried again.
@@ -43,6 +45,7 @@ impl Default for Options {
             secure: BTreeSet::new(),
             endpoints: BTreeMap::new(),
             certificates: Vec::new(),
+            identity: None,
             credentials: Arc::new(Anonymous),
             retry: RetryPolicy::default(),
             connections_per_host: 8,

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use oci::Registry;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, LOCATION};
-use reqwest::{Certificate, Method, Url};
+use reqwest::{Certificate, Identity, Method, Url};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::auth::{self, Auth, Scope};
@@ -113,6 +113,9 @@ impl Transport {
         if !certificates.is_empty() {
             builder = builder.tls_certs_merge(certificates);
         }
+        if let Some(identity) = &options.identity {
+            builder = builder.identity(Identity::from_pem(identity.reveal().as_bytes()).map_err(Error::Setup)?);
+        }
         let http = builder.build().map_err(Error::Setup)?;
         Ok(Self { options, auth: Auth::default(), http, permits: Mutex::new(HashMap::new()) })
     }
@@ -174,8 +177,7 @@ impl Transport {
 
     pub(crate) async fn unauthorized(&self, call: &Call, reply: Reply) -> Error {
         let credential = self.credential(call).await.ok().flatten();
-        let (request, credential) = (reply.request.clone(), auth::describe(credential.as_ref()));
-        Error::Unauthorized { request, credential, errors: reply.errors().await }
+        auth::refused(reply, credential.as_ref()).await
     }
 
     pub(crate) async fn send_retrying(&self, call: &Call) -> Result<Reply, Error> {

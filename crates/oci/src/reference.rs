@@ -9,9 +9,9 @@ use serde::{Deserialize, Serialize};
 use crate::{Registry, Repository, Tag};
 
 /// Where an image without a registry in its name comes from, by Docker's custom.
-const DOCKER_HUB: &str = "docker.io";
+pub(crate) const DOCKER_HUB: &str = "docker.io";
 /// The old name of the same registry, which still stands in many files.
-const DOCKER_HUB_INDEX: &str = "index.docker.io";
+pub(crate) const DOCKER_HUB_INDEX: &str = "index.docker.io";
 /// The namespace of that registry's images whose names have one component.
 const DOCKER_HUB_OFFICIAL: &str = "library";
 

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::ReferenceError;
-use crate::reference::clipped;
+use crate::reference::{DOCKER_HUB, DOCKER_HUB_INDEX, clipped};
 
 /// The host, and the port if one is written, of a registry: `localhost:5100`, `[::1]:5000`, `registry.example`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -18,6 +18,11 @@ impl Registry {
     /// `host[:port]` as written.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// Further names under which credentials for this registry are kept.
+    pub fn old_names(&self) -> &'static [&'static str] {
+        if self.0 == DOCKER_HUB { &["https://index.docker.io/v1/", DOCKER_HUB_INDEX] } else { &[] }
     }
 
     /// The host without the port; an IPv6 address without its brackets.

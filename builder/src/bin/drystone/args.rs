@@ -7,6 +7,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use drystone::listing::LabelFilter;
 use layer::compress::Compression;
 use oci::Registry;
+use registry_client::LoginScope;
 use sandbox::Choice;
 
 const STYLES: Styles = Styles::styled()
@@ -23,6 +24,7 @@ Examples:
   drystone push --to registry.example/team
 
 Environment: DRYSTONE_MIRROR, DRYSTONE_LAYOUT, DRYSTONE_CACHE_DIR, SOURCE_DATE_EPOCH, NO_COLOR,
+DOCKER_CONFIG, REGISTRY_AUTH_FILE,
 and HTTP_PROXY, HTTPS_PROXY and NO_PROXY as elsewhere.
 
 Exit codes: 0 done; 1 a build, push or check failed; 2 the command line or a spec is wrong; 130 interrupted.";
@@ -88,6 +90,13 @@ pub enum Command {
     Images(Images),
     /// Serve the layout as a registry
     Serve(Serve),
+    /// Keep a registry's name and password, once the registry has accepted them
+    ///
+    /// They are kept where docker, podman, skopeo and oras find them too: in Docker's config.json, or with the
+    /// credential helper that it names.
+    Login(Login),
+    /// Forget a registry's name and password
+    Logout(Logout),
     /// Print the JSON Schema of a spec, for editors
     Schema {
         /// Which file's
@@ -168,8 +177,23 @@ pub struct BuildArgs {
 #[derive(Clone, Debug, Args)]
 pub struct RegistryArgs {
     /// Speak plain HTTP to this registry; loopback addresses need not be named
-    #[arg(long = "insecure-registry", value_name = "HOST[:PORT]")]
+    #[arg(long = "insecure-registry", value_name = "HOST[:PORT]", help_heading = "Registries")]
     pub insecure: Vec<Registry>,
+    /// Speak TLS to this registry, although it is at a loopback address
+    #[arg(long = "secure-registry", value_name = "HOST[:PORT]", help_heading = "Registries")]
+    pub secure: Vec<Registry>,
+    /// Trust the certificates in this PEM file too; may be given several times
+    #[arg(long = "registry-ca", value_name = "FILE", help_heading = "Registries")]
+    pub ca: Vec<PathBuf>,
+    /// Show registries this certificate (PEM), which may have its key with it
+    #[arg(long = "registry-cert", value_name = "FILE", help_heading = "Registries")]
+    pub certificate: Option<PathBuf>,
+    /// The key of that certificate (PEM)
+    #[arg(long = "registry-key", value_name = "FILE", requires = "certificate", help_heading = "Registries")]
+    pub key: Option<PathBuf>,
+    /// Read credentials from this file only [default: those of docker and podman]
+    #[arg(long, env = "REGISTRY_AUTH_FILE", value_name = "FILE", help_heading = "Registries")]
+    pub authfile: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -208,6 +232,30 @@ pub struct Push {
     pub metadata_file: Option<PathBuf>,
     #[command(flatten)]
     pub layout: LayoutArgs,
+    #[command(flatten)]
+    pub registry: RegistryArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct Login {
+    /// The registry, or a path of repositories in it
+    #[arg(value_name = "REGISTRY[/PATH]")]
+    pub scope: LoginScope,
+    /// The user's name [default: it is asked for]
+    #[arg(short, long, value_name = "NAME")]
+    pub username: Option<String>,
+    /// Read the password from standard input
+    #[arg(long)]
+    pub password_stdin: bool,
+    #[command(flatten)]
+    pub registry: RegistryArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct Logout {
+    /// The registry, or a path of repositories in it
+    #[arg(value_name = "REGISTRY[/PATH]")]
+    pub scope: LoginScope,
     #[command(flatten)]
     pub registry: RegistryArgs,
 }

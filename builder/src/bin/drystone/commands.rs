@@ -2,6 +2,7 @@
 
 pub mod build;
 pub mod images;
+pub mod login;
 pub mod meta;
 pub mod push;
 pub mod serve;

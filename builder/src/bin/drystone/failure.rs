@@ -148,14 +148,45 @@ impl From<store::StoreError> for Failure {
 
 impl From<drystone::push::PushError> for Failure {
     fn from(error: drystone::push::PushError) -> Self {
-        Self::of(error)
+        let hint = match &error {
+            drystone::push::PushError::Registry { reference, source } => {
+                registry_hint(source, &reference.registry().to_string())
+            }
+            _ => None,
+        };
+        Self::Failed { text: chain(&error), hint }
     }
 }
 
 impl From<registry_client::Error> for Failure {
     fn from(error: registry_client::Error) -> Self {
-        Self::of(error)
+        let hint = registry_hint(&error, "REGISTRY");
+        Self::Failed { text: chain(&error), hint }
     }
+}
+
+/// What helps against a registry's refusal.
+fn registry_hint(error: &registry_client::Error, registry: &str) -> Option<String> {
+    use registry_client::Error;
+    match error {
+        Error::Unauthorized { anonymous: true, .. } => Some(format!("`drystone login {registry}` keeps a credential")),
+        Error::Unauthorized { .. } | Error::Refused { status: 403, .. } => {
+            Some(format!("the credential may lack a right, or be out of date: `drystone login {registry}` replaces it"))
+        }
+        Error::Connection { source, .. } if has_cause(source, "UnknownIssuer") => {
+            Some("--registry-ca FILE trusts the authority that signed the registry's certificate".to_owned())
+        }
+        Error::Connection { source, .. } if has_cause(source, "InvalidContentType") => {
+            Some(format!("--insecure-registry {registry} speaks plain HTTP to it"))
+        }
+        _ => None,
+    }
+}
+
+/// Whether an error or one of its causes says this, in a form for programmers too.
+fn has_cause(error: &(dyn std::error::Error + 'static), said: &str) -> bool {
+    let says = |error: &(dyn std::error::Error + 'static)| format!("{error} {error:?}").contains(said);
+    says(error) || error.source().is_some_and(|cause| has_cause(cause, said))
 }
 
 fn hint_for(error: &ArchiveError) -> &'static str {

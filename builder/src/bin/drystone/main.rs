@@ -5,6 +5,7 @@ mod commands;
 mod failure;
 mod metadata;
 mod progress;
+mod registries;
 mod session;
 mod table;
 
@@ -35,6 +36,8 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Push(command) => commands::push::run(&command, output),
         Command::Images(command) => commands::images::run(&command),
         Command::Serve(command) => commands::serve::run(&command),
+        Command::Login(command) => commands::login::login(&command),
+        Command::Logout(command) => commands::login::logout(&command),
         Command::Schema { of } => commands::meta::schema(of),
         Command::Completions { shell } => commands::meta::completions(shell),
         Command::Man { directory } => commands::meta::man(directory.as_deref()),

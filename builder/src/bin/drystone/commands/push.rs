@@ -12,7 +12,7 @@ use crate::args::{Output, Push};
 use crate::failure::Failure;
 use crate::metadata::write_json;
 use crate::session::{self, matches};
-use crate::{progress, table};
+use crate::{progress, registries, table};
 
 #[derive(Serialize)]
 struct Metadata {
@@ -40,7 +40,7 @@ pub fn run(arguments: &Push, output: Output) -> Result<(), Failure> {
     let outgoing = chosen(&layout, arguments)?;
     let interrupt = session::stop_on_signals()?;
     let observer = progress::observer(output);
-    let client = push::client(arguments.registry.insecure.clone(), observer.clone())?;
+    let client = push::client(registries::options_with_kept_credentials(&arguments.registry)?, observer.clone())?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::of)?;
     let totals = runtime.block_on(async {
         tokio::select! {

@@ -19,6 +19,7 @@ use crate::args::{Output, Up};
 use crate::commands::{build, images};
 use crate::failure::Failure;
 use crate::metadata;
+use crate::registries;
 use crate::session::{self, Built};
 
 /// Runs the command.
@@ -41,7 +42,8 @@ async fn push_and_list(arguments: &Up, output: Output, built: &Built) -> Result<
         let text = format!("the embedded registry serves {} at {}", built.layout.root().display(), embedded.address);
         built.observer.observe(Event::Note(&text));
     }
-    let client = push::client(arguments.registry.insecure.clone(), Arc::clone(&built.observer))?;
+    let options = registries::options_with_kept_credentials(&arguments.registry)?;
+    let client = push::client(options, Arc::clone(&built.observer))?;
     if let Err(error) = client.ping(&registry).await {
         let text = format!("{registry} is not a registry that can be used: {}", drystone::error::chain(&error));
         let hint = "something else may listen there: free the port, or choose another registry with --registry";
