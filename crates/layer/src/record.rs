@@ -335,10 +335,32 @@ impl<'a> Node<'a> {
     }
 
     fn store_record(&self, record: &Record) -> io::Result<()> {
-        if *record == Record::default() {
-            return remove_xattr(&self.link, RECORD_XATTR.as_bytes());
+        self.change_xattrs(|| {
+            if *record == Record::default() {
+                return remove_xattr(&self.link, RECORD_XATTR.as_bytes());
+            }
+            write_xattr(&self.link, RECORD_XATTR.as_bytes(), &record.encode())
+        })
+    }
+
+    /// Changes attributes. A plain user may change those of a file only while the file may be written, which its own
+    /// mode can forbid.
+    fn change_xattrs(&self, change: impl Fn() -> io::Result<()>) -> io::Result<()> {
+        let refused = match change() {
+            Err(error) if error.raw_os_error() == Some(Errno::ACCESS.raw_os_error()) => error,
+            done => return done,
+        };
+        let mode = rustix::fs::statx(self.fd, c"", AtFlags::EMPTY_PATH, StatxFlags::MODE)?.stx_mode;
+        let mode = Mode::from_raw_mode(u32::from(mode) & MODE_BITS);
+        if mode.contains(Mode::RUSR | Mode::WUSR) {
+            return Err(refused);
         }
-        write_xattr(&self.link, RECORD_XATTR.as_bytes(), &record.encode())
+        let open = mode | Mode::RUSR | Mode::WUSR;
+        rustix::fs::chmodat(CWD, &self.link, open, AtFlags::empty())?;
+        let done = change();
+        // As before, also the access control list: its mask has the bits of the group, which stayed.
+        rustix::fs::chmodat(CWD, &self.link, mode, AtFlags::empty())?;
+        done
     }
 
     /// What a layer stores about it.
@@ -395,10 +417,10 @@ impl<'a> Node<'a> {
         let mut extra = list_xattrs(&self.link)?;
         extra.retain(|name| is_stored(name) && !attributes.xattrs.contains_key(name));
         for name in extra {
-            remove_xattr(&self.link, &name)?;
+            self.change_xattrs(|| remove_xattr(&self.link, &name))?;
         }
         for (name, value) in attributes.xattrs.iter().filter(|(name, _)| is_stored(name)) {
-            match write_xattr(&self.link, name, value) {
+            match self.change_xattrs(|| write_xattr(&self.link, name, value)) {
                 Err(error) if owners == Owners::Recorded && is_refused(&error) => {
                     remove_xattr(&self.link, name)
                         .or_else(|error| if is_refused(&error) { Ok(()) } else { Err(error) })?;

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read};
-use std::os::unix::fs::{OpenOptionsExt, symlink};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, Timespec, Timestamps, UTIME_OMIT};
@@ -25,17 +25,23 @@ pub struct Unpacker<'a> {
     sidecar: Sidecar,
     /// Directories of this tree that are known to be real directories.
     directories: HashSet<ImagePath>,
-    /// Times are set at the end, when nothing is created in the directories any more.
-    times: BTreeMap<ImagePath, i64>,
+    /// What directories get at the end, when nothing is created in them any more.
+    closing: BTreeMap<ImagePath, Closing>,
+}
+
+/// What a directory gets last.
+struct Closing {
+    mtime: i64,
+    /// Its mode, if that would keep a plain user from filling it.
+    mode: Option<Mode>,
 }
 
 impl<'a> Unpacker<'a> {
     /// Unpacks into `tree`, which is empty or holds earlier entries of the same layer, over the trees `below`.
     pub fn new(tree: &'a TreeDir, below: &'a [TreeDir], owners: Owners) -> io::Result<Self> {
         let root = tree.root();
-
         let sidecar = Sidecar::load(tree)?;
-        Ok(Self { root, tree, below, owners, sidecar, directories: HashSet::new(), times: BTreeMap::new() })
+        Ok(Self { root, tree, below, owners, sidecar, directories: HashSet::new(), closing: BTreeMap::new() })
     }
 
     /// Applies one entry. Symbolic links in the directories above it are followed within the stack, as a container
@@ -69,12 +75,30 @@ impl<'a> Unpacker<'a> {
         set_time(&at, entry.metadata.mtime)
     }
 
-    /// Sets the times of directories and stores the record of owners.
+    /// Sets the times and last modes of directories and stores the record of owners.
     pub fn finish(self) -> io::Result<()> {
-        for (path, time) in self.times.iter().rev() {
-            set_time(&self.on_disk(path), *time)?;
+        // Children first: a directory may forbid to enter it from then on.
+        for (path, Closing { mtime, mode }) in self.closing.iter().rev() {
+            let at = self.on_disk(path);
+            set_time(&at, *mtime)?;
+            if let Some(mode) = mode {
+                rustix::fs::chmod(&at, *mode).map_err(|error| named(path, error.into()))?;
+            }
         }
         self.sidecar.save(self.tree)
+    }
+
+    /// Remembers how a directory will look in the end, and until then lets its owner fill it: only root may make files
+    /// where the mode forbids it.
+    fn close_later(&mut self, path: ImagePath, at: &Path, mtime: i64) -> io::Result<()> {
+        let needed = Mode::RWXU;
+        let mode = Mode::from_raw_mode(fs::symlink_metadata(at)?.permissions().mode());
+        let closed = self.owners == Owners::Recorded && !mode.contains(needed);
+        if closed {
+            rustix::fs::chmod(at, mode | needed)?;
+        }
+        self.closing.insert(path, Closing { mtime, mode: closed.then_some(mode) });
+        Ok(())
     }
 
     fn on_disk(&self, path: &ImagePath) -> PathBuf {
@@ -133,8 +157,8 @@ impl<'a> Unpacker<'a> {
             }
             None => (Attributes { mode: 0o755, ..Attributes::default() }, 0),
         };
-        self.times.insert(path.clone(), mtime);
-        record::set_attributes(self.owners, at, &attributes, &mut self.sidecar)
+        record::set_attributes(self.owners, at, &attributes, &mut self.sidecar)?;
+        self.close_later(path.clone(), at, mtime)
     }
 
     fn directory(&mut self, path: ImagePath, at: &Path, metadata: &Metadata) -> io::Result<()> {
@@ -147,8 +171,7 @@ impl<'a> Unpacker<'a> {
         }
         let entry = Entry { path: path.clone(), kind: Kind::Directory, metadata: metadata.clone() };
         record::set_attributes(self.owners, at, &Attributes::of_entry(&entry), &mut self.sidecar)?;
-        self.times.insert(path, metadata.mtime);
-        Ok(())
+        self.close_later(path, at, metadata.mtime)
     }
 
     /// Removes what an earlier entry of this layer left at a path.
@@ -156,7 +179,7 @@ impl<'a> Unpacker<'a> {
         match fs::symlink_metadata(at) {
             Ok(metadata) if metadata.is_dir() => {
                 self.directories.retain(|directory| !directory.is_within(path));
-                self.times.retain(|directory, _| !directory.is_within(path));
+                self.closing.retain(|directory, _| !directory.is_within(path));
                 fs::remove_dir_all(at)
             }
             Ok(_) => fs::remove_file(at),

@@ -256,3 +256,63 @@ fn directories_that_a_layer_only_implies_keep_the_attributes_from_below() {
     let mode = |path: &str| fs::metadata(tree.root().join(path)).unwrap().permissions().mode() & 0o7777;
     assert_eq!((mode("secret"), mode("secret/new"), mode("secret/new/file")), (0o1700, 0o755, 0o600));
 }
+
+/// Runs something as a user without any privilege, be it root or not.
+fn without_privileges(work: impl FnOnce() + Send) {
+    std::thread::scope(|scope| {
+        let alone = scope.spawn(|| {
+            let none = rustix::thread::CapabilitySet::empty();
+            let sets = rustix::thread::CapabilitySets { effective: none, permitted: none, inheritable: none };
+            rustix::thread::set_capabilities(None, sets).unwrap();
+            work();
+        });
+        alone.join().unwrap();
+    });
+}
+
+#[test]
+fn modes_that_forbid_writing_do_not_keep_a_plain_user_from_unpacking() {
+    let bench = Bench::new();
+    let entry = |path: &str, kind, mode, uid| Entry {
+        path: path.parse().unwrap(),
+        kind,
+        metadata: Metadata { mode, uid, gid: uid + 1, mtime: EPOCH, ..Metadata::default() },
+    };
+    let first = [
+        entry("closed", Kind::Directory, 0o555, 7),
+        entry("closed/read-only", Kind::File { size: 0 }, 0o444, 5),
+        entry("closed/setuid", Kind::File { size: 0 }, 0o6555, 0),
+        entry("closed/secret", Kind::File { size: 0 }, 0, 9),
+        entry("closed/below", Kind::Directory, 0o500, 0),
+        entry("closed/below/device", Kind::CharDevice { major: 1, minor: 3 }, 0o444, 3),
+        entry("closed/below/link", Kind::Symlink { target: b"..".to_vec() }, 0o777, 4),
+    ];
+    let second = [
+        // A directory that this layer does not name looks as it does below.
+        entry("closed/below/new", Kind::File { size: 0 }, 0o400, 8),
+        entry("closed/.wh.setuid", Kind::File { size: 0 }, 0o644, 0),
+    ];
+    let trees = [bench.tree("first"), bench.tree("second")];
+    without_privileges(|| {
+        for (place, layer) in [&first[..], &second[..]].into_iter().enumerate() {
+            let mut unpacker = Unpacker::new(&trees[place], &trees[..place], Owners::Recorded).unwrap();
+            layer.iter().for_each(|entry| unpacker.apply(entry, &mut &b""[..]).unwrap());
+            unpacker.finish().unwrap();
+        }
+        let attributes_of = |tree: usize, path: &str| {
+            let sidecar = Sidecar::load(&trees[tree]).unwrap();
+            attributes(Owners::Recorded, &trees[tree].root().join(path), &sidecar).unwrap()
+        };
+        for expected in first.iter().filter(|entry| entry.metadata.mode != 0) {
+            let found = attributes_of(0, &expected.path.to_string()[1..]);
+            assert_eq!(found, layer::record::Attributes::of_entry(expected), "{}", expected.path);
+        }
+        for (path, expected) in [("closed", &first[0]), ("closed/below", &first[4]), ("closed/below/new", &second[0])] {
+            assert_eq!(attributes_of(1, path), layer::record::Attributes::of_entry(expected), "{path}");
+        }
+        let metadata = |path: &str| fs::symlink_metadata(trees[0].root().join(path)).unwrap();
+        assert_eq!(metadata("closed/secret").mode() & 0o7777, 0);
+        assert_eq!((metadata("closed").mtime(), metadata("closed/below").mtime()), (EPOCH, EPOCH));
+        assert!(View::new(&trees).lookup(&"closed/setuid".parse().unwrap()).unwrap().is_none());
+    });
+}
