@@ -1,6 +1,8 @@
 //! Builds a plan: every image's steps over its parent's layers, each step done once and remembered by everything that
 //! its result depends on, independent images at the same time.
 
+mod foresight;
+
 use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
@@ -14,9 +16,9 @@ use layer::record::{Owners, TreeDir};
 use layer::unpack::Unpacker;
 use layer::view::View;
 use oci::{Descriptor, ImageConfig, MediaType, Platform, Reference};
-use sandbox::{Rung, Sandbox};
+use sandbox::Sandbox;
 use serde::{Deserialize, Serialize};
-use spec::{Command, ImageName, Step};
+use spec::{Command, Diagnostic, ImageName, Span, Step};
 use store::{Area, Cache, CacheWriter, Layout, StoreError};
 
 use crate::error::{BuildError, chain};
@@ -154,11 +156,17 @@ struct StepName<'a> {
 
 impl Builder<'_> {
     /// Builds all images of a plan. `reference` gives the name of each.
+    ///
+    /// Where nothing can be run, a plan in which something has to be is refused before anything is done; to keep going
+    /// is to build what can be built all the same.
     pub fn build(
         &self,
         plan: &Plan<'_>,
         reference: &(dyn Fn(&spec::Image) -> Reference + Sync),
     ) -> Result<Vec<BuiltImage>, BuildError> {
+        if !self.options.keep_going {
+            self.refuse_what_cannot_run(plan)?;
+        }
         let parents: Vec<Option<usize>> = plan.images.iter().map(|planned| planned.parent).collect();
         let work = |place: usize, parent: Option<&Arc<BuiltImage>>| {
             let planned = &plan.images[place];
@@ -220,10 +228,12 @@ impl Builder<'_> {
         }
         for (place, step) in image.steps.iter().enumerate() {
             match step {
-                Step::Packages(_) => self.packages(name, &planned.packages[&place], &mut state, &mut reports)?,
+                Step::Packages(_) => {
+                    let asked = (packages_span(image, step), planned.packages[&place].as_slice());
+                    self.packages(name, asked, &mut state, &mut reports)?;
+                }
                 Step::Files(entries) => {
-                    let inputs = Inputs { family: &self.options.family, fetcher: self.fetcher, cache: self.cache };
-                    self.files(name, &Files::read(entries, &inputs)?, &mut state, &mut reports)?;
+                    self.files(name, &Files::read(entries, &self.inputs())?, &mut state, &mut reports)?;
                 }
                 Step::Run(command) => self.command(name, command, &mut state, &mut reports)?,
                 Step::Groups(_) | Step::Users(_) => unreachable!("a plan refuses what cannot be built"),
@@ -283,7 +293,7 @@ impl Builder<'_> {
     fn packages(
         &self,
         image: &ImageName,
-        packages: &[LockedPackage],
+        (span, packages): (&Span, &[LockedPackage]),
         state: &mut State,
         reports: &mut Vec<StepReport>,
     ) -> Result<(), BuildError> {
@@ -299,12 +309,8 @@ impl Builder<'_> {
             observer: self.observer,
             interrupt: self.interrupt,
         };
-        let digests: Vec<&[u8; 32]> = packages.iter().map(|package| package.sha256.as_bytes()).collect();
-        let key = self.key("packages 3", state).list("debs", digests).finish();
-        let described = match packages.len() {
-            1 => "1 package".to_owned(),
-            count => format!("{count} packages"),
-        };
+        let key = self.packages_key(packages, state);
+        let described = counted(packages);
         let name = StepName { kind: "packages", described: &described, key };
         let made_by = format!("drystone: {described}");
         self.step(image, &name, state, reports, |state| {
@@ -326,24 +332,24 @@ impl Builder<'_> {
                 other => other,
             }
         })?;
-        self.configure(image, packages, &workshop, state, reports)
+        self.configure(image, (span, packages), &workshop, state, reports)
     }
 
     fn configure(
         &self,
         image: &ImageName,
-        packages: &[LockedPackage],
+        (span, packages): (&Span, &[LockedPackage]),
         workshop: &Workshop<'_>,
         state: &mut State,
         reports: &mut Vec<StepReport>,
     ) -> Result<(), BuildError> {
-        let key = self.key(configure::VERSION, state).finish();
+        let key = self.configure_key(state);
         let name = StepName { kind: "configure", described: "maintainer scripts", key };
         self.step(image, &name, state, reports, |state| {
             let segments = workshop.segments(packages)?;
             let laid = self.trees(&state.layers)?;
             let layer = if configure::has_dpkg(&View::new(&laid))? {
-                self.must_run(image, "maintainer scripts")?;
+                self.must_run(|| scripts_cannot_run(image, packages, span))?;
                 self.changed(image, "drystone: maintainer scripts", key, &laid, state.epoch, |upper| {
                     configure::run(&self.runner(), image, packages, &segments, &laid, upper, state.epoch)
                 })?
@@ -363,7 +369,7 @@ impl Builder<'_> {
         state: &mut State,
         reports: &mut Vec<StepReport>,
     ) -> Result<(), BuildError> {
-        let key = self.key("files 1", state).field("files", files.key().as_bytes()).finish();
+        let key = self.files_key(files, state);
         let name = StepName { kind: "files", described: "files", key };
         self.step(image, &name, state, reports, |state| {
             let below = self.trees(&state.layers)?;
@@ -392,20 +398,12 @@ impl Builder<'_> {
         reports: &mut Vec<StepReport>,
     ) -> Result<(), BuildError> {
         let described = commands::describe(command);
-        let inherited = state.config.as_ref().map(|config| &config.config);
-        let env =
-            inherited.map_or_else(|| vec![format!("PATH={}", crate::image::DEFAULT_PATH)], |config| config.env.clone());
-        let workdir = inherited.map(|config| config.working_dir.clone()).unwrap_or_default();
-        let key = self
-            .key("run 1", state)
-            .field("command", commands::key(command).as_bytes())
-            .list("env", &env)
-            .field("workdir", &workdir)
-            .finish();
+        let (env, workdir) = surroundings(state);
+        let key = self.command_key(command, state);
         let brief = commands::brief(&described);
         let name = StepName { kind: "run", described: &brief, key };
         self.step(image, &name, state, reports, |state| {
-            self.must_run(image, &brief)?;
+            self.must_run(|| command_cannot_run(image, command))?;
             let below = self.trees(&state.layers)?;
             let view = View::new(&below);
             let invocation = commands::invocation(image, &brief, command, (&env, &workdir), &view)?;
@@ -420,13 +418,35 @@ impl Builder<'_> {
         Runner { sandbox: self.sandbox, observer: self.observer, interrupt: self.interrupt }
     }
 
-    /// Fails if commands cannot be run here.
-    fn must_run(&self, image: &ImageName, what: &str) -> Result<(), BuildError> {
-        if self.sandbox.rung() != Rung::None {
-            return Ok(());
-        }
-        let message = format!("{image} needs to run {what}, and no sandbox works here: {}", self.sandbox.reason());
-        Err(BuildError::Io(io::Error::new(io::ErrorKind::Unsupported, message)))
+    fn inputs(&self) -> Inputs<'_> {
+        Inputs { family: &self.options.family, fetcher: self.fetcher, cache: self.cache }
+    }
+
+    /// Fails if commands cannot be run here, and says so of `step`.
+    fn must_run(&self, step: impl FnOnce() -> Diagnostic) -> Result<(), BuildError> {
+        self.sandbox.may_run().map_err(|why| BuildError::CannotRun { steps: step().into(), why })
+    }
+
+    fn packages_key(&self, packages: &[LockedPackage], state: &State) -> Digest {
+        let digests: Vec<&[u8; 32]> = packages.iter().map(|package| package.sha256.as_bytes()).collect();
+        self.key("packages 3", state).list("debs", digests).finish()
+    }
+
+    fn configure_key(&self, state: &State) -> Digest {
+        self.key(configure::VERSION, state).finish()
+    }
+
+    fn files_key(&self, files: &Files, state: &State) -> Digest {
+        self.key("files 1", state).field("files", files.key().as_bytes()).finish()
+    }
+
+    fn command_key(&self, command: &Command, state: &State) -> Digest {
+        let (env, workdir) = surroundings(state);
+        self.key("run 1", state)
+            .field("command", commands::key(command).as_bytes())
+            .list("env", &env)
+            .field("workdir", &workdir)
+            .finish()
     }
 
     /// Starts the key of a step: what it is, and all that was done before it.
@@ -603,6 +623,38 @@ impl Builder<'_> {
         unpacker.finish()?;
         Ok(TreeDir::new(new.commit(key)?.join(TREE)))
     }
+}
+
+/// The environment and directory that a command finds.
+fn surroundings(state: &State) -> (Vec<String>, String) {
+    match &state.config {
+        Some(config) => (config.config.env.clone(), config.config.working_dir.clone()),
+        None => (vec![format!("PATH={}", crate::image::DEFAULT_PATH)], String::new()),
+    }
+}
+
+fn counted(packages: &[LockedPackage]) -> String {
+    match packages.len() {
+        1 => "1 package".to_owned(),
+        count => format!("{count} packages"),
+    }
+}
+
+/// Where a step asks for packages.
+fn packages_span<'a>(image: &'a spec::Image, step: &'a Step) -> &'a Span {
+    match step {
+        Step::Packages(requests) => requests.first().map_or(&image.name.span, |request| &request.span),
+        _ => &image.name.span,
+    }
+}
+
+fn scripts_cannot_run(image: &ImageName, packages: &[LockedPackage], span: &Span) -> Diagnostic {
+    Diagnostic::new(span.clone(), format!("{image}: the scripts of {} cannot be run", counted(packages)))
+}
+
+fn command_cannot_run(image: &ImageName, command: &Command) -> Diagnostic {
+    let brief = commands::brief(&commands::describe(command));
+    Diagnostic::new(command.line.span.clone(), format!("{image}: `{brief}` cannot be run"))
 }
 
 /// The images that were built, and what kept the others from it: the only error, or a summary of several images.

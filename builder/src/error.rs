@@ -3,7 +3,7 @@
 use std::io;
 
 use debian::package::IndexError;
-use sandbox::{Outcome, RunError};
+use sandbox::{CannotRun, Outcome, RunError};
 use spec::{Diagnostic, Diagnostics, ImageName, Span};
 use store::StoreError;
 
@@ -76,6 +76,14 @@ pub enum BuildError {
         span: Span,
         /// What failed.
         source: Box<BuildError>,
+    },
+    /// Steps have to be run, and nothing can be.
+    #[error("{steps}; {why}")]
+    CannotRun {
+        /// Which, and where the specs ask for them.
+        steps: Diagnostics,
+        /// Why not.
+        why: CannotRun,
     },
     /// The layout or the cache failed.
     #[error(transparent)]

@@ -8,3 +8,4 @@ mod packages;
 mod registries;
 mod same_bytes;
 mod specs;
+mod without_sandbox;

@@ -28,12 +28,6 @@ pub enum EnterError {
         /// Why.
         obstacle: Obstacle,
     },
-    /// None of them works.
-    #[error("no sandbox is possible here: {}", list(reports))]
-    Nothing {
-        /// Each, and why not.
-        reports: Vec<RungReport>,
-    },
     /// What worked in a trial did not work in earnest.
     #[error("cannot {step}")]
     Refused {
@@ -50,6 +44,29 @@ impl EnterError {
         match self {
             Self::Threads { .. } | Self::Refused { .. } => Vec::new(),
             Self::Impossible { obstacle, .. } => vec![obstacle.fix()],
+        }
+    }
+}
+
+/// Why no command can be run: the rung is [`Rung::None`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CannotRun {
+    /// That rung was asked for.
+    #[error("the sandbox `none` was asked for, in which nothing can be run")]
+    Asked,
+    /// None of the others works.
+    #[error("no sandbox is possible here: {}", list(reports))]
+    Nothing {
+        /// Each of the others, and why not.
+        reports: Vec<RungReport>,
+    },
+}
+
+impl CannotRun {
+    /// What to do about it.
+    pub fn fixes(&self) -> Vec<String> {
+        match self {
+            Self::Asked => vec!["leave `--sandbox none` away".to_owned()],
             Self::Nothing { reports } => {
                 let obstacles = reports.iter().filter_map(|report| Some((report.rung, report.usable.as_ref().err()?)));
                 let told = obstacles.filter(|(_, obstacle)| **obstacle != Obstacle::Unsupported);
@@ -74,20 +91,21 @@ pub struct Sandbox {
 }
 
 /// Takes a rung. On `root` the process gets mounts of its own; on `userns-single` also a user namespace, in which it is
-/// root and has all capabilities, while to the rest of the machine it is who it was.
+/// root and has all capabilities, while to the rest of the machine it is who it was. On `none` nothing changes.
 ///
-/// Must be called while the process has one thread, and not twice.
+/// Must be called while the process has one thread, and not twice; `none` does not mind either.
 pub fn enter(choice: Choice) -> Result<Sandbox, EnterError> {
+    let sandbox = choose(choice)?;
     let threads = status_field("Threads").and_then(|threads| threads.parse().ok()).unwrap_or(1);
-    if threads > 1 {
+    if threads > 1 && sandbox.rung != Rung::None {
         return Err(EnterError::Threads { threads });
     }
-    let sandbox = choose(choice)?;
     let refused = |(step, errno): (Step, Errno)| EnterError::Refused { step: step.description(), source: errno.into() };
     match sandbox.rung {
         Rung::Root => private_mounts().map_err(refused)?,
         Rung::UsernsSingle => become_root_of_one().map_err(refused)?,
-        Rung::Userns | Rung::Chroot | Rung::None => {
+        Rung::None => {}
+        Rung::Userns | Rung::Chroot => {
             return Err(EnterError::Impossible { rung: sandbox.rung, obstacle: Obstacle::Unsupported });
         }
     }
@@ -108,7 +126,8 @@ fn choose(choice: Choice) -> Result<Sandbox, EnterError> {
             Err(obstacle) => refused.push(RungReport { rung, usable: Err(obstacle) }),
         }
     }
-    Err(EnterError::Nothing { reports: refused })
+    // The last of them has no obstacles, so this is not reached.
+    Ok(Sandbox { rung: Rung::None, refused, forced: false })
 }
 
 fn private_mounts() -> Result<(), (Step, Errno)> {
@@ -136,7 +155,17 @@ impl Sandbox {
         match (self.forced, self.refused.is_empty()) {
             (true, _) => format!("{rung}: asked for"),
             (false, true) => format!("{rung}: the best there is"),
+            (false, false) if rung == Rung::None => format!("{rung}: nothing can be run; {}", list(&self.refused)),
             (false, false) => format!("{rung}: {}", list(&self.refused)),
+        }
+    }
+
+    /// Whether commands can be run at all; [`Sandbox::run`] always fails where they cannot.
+    pub fn may_run(&self) -> Result<(), CannotRun> {
+        match (self.rung, self.forced) {
+            (Rung::None, true) => Err(CannotRun::Asked),
+            (Rung::None, false) => Err(CannotRun::Nothing { reports: self.refused.clone() }),
+            _ => Ok(()),
         }
     }
 
@@ -146,5 +175,58 @@ impl Sandbox {
             Rung::Root | Rung::Userns | Rung::Chroot => Owners::Real,
             Rung::UsernsSingle | Rung::None => Owners::Recorded,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use layer::record::TreeDir;
+
+    use super::*;
+    use crate::{Job, Network, RunError, Stdin, User};
+
+    #[test]
+    fn none_can_be_entered_by_a_process_with_threads_and_runs_nothing() {
+        // The harness of this test is a thread of its own already.
+        let sandbox = enter(Choice::Forced(Rung::None)).unwrap();
+        assert_eq!((sandbox.rung(), sandbox.owners()), (Rung::None, Owners::Recorded));
+        assert_eq!(sandbox.reason(), "none: asked for");
+        assert_eq!(sandbox.may_run(), Err(CannotRun::Asked));
+        let job = Job {
+            lowers: Vec::new(),
+            upper: TreeDir::new("/nonexistent"),
+            argv: vec!["true".into()],
+            env: Vec::new(),
+            directory: PathBuf::from("/"),
+            user: User::default(),
+            network: Network::None,
+            mounts: Vec::new(),
+            hostname: "build".to_owned(),
+            stdin: Stdin::Null,
+            interrupt: std::sync::Arc::default(),
+        };
+        let refused = sandbox.run(&job, &mut |_| {}).unwrap_err();
+        assert!(matches!(refused, RunError::Impossible { source: CannotRun::Asked }), "{refused}");
+    }
+
+    #[test]
+    fn where_nothing_works_every_rung_says_why_and_what_would_help() {
+        let obstacle = |rung, obstacle| RungReport { rung, usable: Err(obstacle) };
+        let refused = vec![
+            obstacle(Rung::Root, Obstacle::NotPrivileged),
+            obstacle(Rung::Userns, Obstacle::Unsupported),
+            obstacle(Rung::UsernsSingle, Obstacle::AppArmor),
+        ];
+        let sandbox = Sandbox { rung: Rung::None, refused, forced: false };
+        let expected = "root: needs CAP_SYS_ADMIN, which this process does not have; userns: not supported by this \
+                        version; userns-single: AppArmor restricts unprivileged user namespaces";
+        assert_eq!(sandbox.reason(), format!("none: nothing can be run; {expected}"));
+        let why = sandbox.may_run().unwrap_err();
+        assert_eq!(why.to_string(), format!("no sandbox is possible here: {expected}"));
+        let fixes = why.fixes();
+        assert_eq!(fixes.len(), 2, "{fixes:?}");
+        assert!(fixes[0].starts_with("for `root`: run as root") && fixes[1].contains("sysctl -w kernel.apparmor"));
     }
 }

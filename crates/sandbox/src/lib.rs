@@ -32,7 +32,7 @@ mod supervisor;
 mod sys;
 mod wire;
 
-pub use enter::{EnterError, Sandbox, enter};
+pub use enter::{CannotRun, EnterError, Sandbox, enter};
 pub use job::{Job, Mount, MountSource, Network, Outcome, Stdin, User};
 pub use obstacle::Obstacle;
 pub use probe::{RungReport, probe};

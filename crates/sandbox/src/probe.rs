@@ -46,7 +46,8 @@ pub(crate) fn try_rung(rung: Rung) -> Result<(), Obstacle> {
             try_in_child(&Attempt { user_namespace: None })
         }
         Rung::UsernsSingle => try_in_child(&Attempt { user_namespace: Some(Maps::of_this_user()) }),
-        Rung::Userns | Rung::Chroot | Rung::None => Err(Obstacle::Unsupported),
+        Rung::None => Ok(()),
+        Rung::Userns | Rung::Chroot => Err(Obstacle::Unsupported),
     }
 }
 
@@ -330,5 +331,10 @@ mod tests {
     fn probing_reports_every_rung_in_order() {
         let rungs: Vec<Rung> = probe().into_iter().map(|report| report.rung).collect();
         assert_eq!(rungs, Rung::ALL);
+    }
+
+    #[test]
+    fn what_runs_nothing_needs_nothing() {
+        assert_eq!(probe().last(), Some(&RungReport { rung: Rung::None, usable: Ok(()) }));
     }
 }

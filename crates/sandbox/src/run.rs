@@ -14,7 +14,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, Signal};
 
 use crate::child::{self, Descriptors, Step};
-use crate::enter::Sandbox;
+use crate::enter::{CannotRun, Sandbox};
 use crate::job::{Job, Network, Outcome, Stdin};
 use crate::plan::Plan;
 use crate::stage::{Stage, StagedMount};
@@ -25,6 +25,12 @@ use crate::wire::{self, Message, Supervise};
 /// Why a command was not run, or not to its end.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
+    /// The rung is `none`; whoever asks [`Sandbox::may_run`] first does not see this.
+    #[error("nothing can be run")]
+    Impossible {
+        /// Why.
+        source: CannotRun,
+    },
     /// The job names no program.
     #[error("the command is empty")]
     NoProgram,
@@ -122,6 +128,7 @@ impl Sandbox {
     /// When this returns, no process and no mount of the run is left, whatever the command has started. May be called
     /// from several threads at once, for different upper trees.
     pub fn run(&self, job: &Job, output: &mut dyn FnMut(&[u8])) -> Result<Outcome, RunError> {
+        self.may_run().map_err(|source| RunError::Impossible { source })?;
         let mut stage = Stage::prepare(job, self.owners())?;
         let plan = Plan::new(job, &stage, self.rung())?;
         let started = Started::start(&plan, &job.stdin)?;

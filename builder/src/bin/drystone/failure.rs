@@ -106,12 +106,17 @@ impl Failure {
 
 /// Whether standard error gets colours.
 pub fn colored(color: ColorKind) -> bool {
+    colors_on(&io::stderr(), color)
+}
+
+/// Whether something that is written to gets colours.
+pub fn colors_on(out: &impl IsTerminal, color: ColorKind) -> bool {
     #[expect(clippy::disallowed_methods, reason = "this is the command line")]
     let wanted = || std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     match color {
         ColorKind::Always => true,
         ColorKind::Never => false,
-        ColorKind::Auto => io::stderr().is_terminal() && wanted(),
+        ColorKind::Auto => out.is_terminal() && wanted(),
     }
 }
 
@@ -126,6 +131,7 @@ impl From<BuildError> for Failure {
             // Its last lines were shown when it happened.
             BuildError::Command { .. } => Self::with_hint(chain(&error), "run again with -v to see all of its output"),
             BuildError::Load(error) => Self::Usage(chain(&error)),
+            BuildError::CannotRun { steps, why } => cannot_run(&steps, &why),
             BuildError::Images { errors, .. } => {
                 Self::Images { failures: errors.into_iter().map(Self::from).collect(), summary }
             }
@@ -187,6 +193,13 @@ fn registry_hint(error: &registry_client::Error, registry: &str) -> Option<Strin
 fn has_cause(error: &(dyn std::error::Error + 'static), said: &str) -> bool {
     let says = |error: &(dyn std::error::Error + 'static)| format!("{error} {error:?}").contains(said);
     says(error) || error.source().is_some_and(|cause| has_cause(cause, said))
+}
+
+/// The specs are right, and would build elsewhere: a failure of this machine, shown at their lines.
+fn cannot_run(steps: &Diagnostics, why: &sandbox::CannotRun) -> Failure {
+    let text = format!("{}\n{why}", render(steps, false).trim_start_matches("error: "));
+    let fixes = why.fixes().join("\n      ");
+    Failure::with_hint(text, format!("{fixes}\n      `drystone doctor` says more of this machine"))
 }
 
 fn hint_for(error: &ArchiveError) -> &'static str {

@@ -1,0 +1,137 @@
+//! What a build would have to run, found out before anything is built, for machines on which nothing can be run.
+//!
+//! A step whose result is kept need not run, so the keys of all steps are worked out, as the build itself does later.
+//! For that the inputs of `files` steps are read where something follows that may have to run, and nothing else is
+//! done. What cannot be known yet is left to the build: an image that has dpkg from elsewhere than a package of that
+//! name, a file that cannot be read, a layer of the cache that turns out to be damaged.
+
+use content::Digest;
+use oci::Platform;
+use spec::{Command, Diagnostic, Diagnostics, Step};
+use store::Area;
+
+use super::{Builder, State, StepRecord, command_cannot_run, packages_span, scripts_cannot_run};
+use crate::error::BuildError;
+use crate::image::configuration;
+use crate::plan::{Plan, PlannedImage};
+use crate::steps::files::Files;
+
+/// The package that makes scripts run.
+const DPKG: &str = "dpkg";
+
+/// An image, as far as it can be known before it is built.
+#[derive(Clone)]
+struct Foreseen {
+    /// Without layers.
+    state: State,
+    has_dpkg: bool,
+}
+
+/// What keeps an image from being foreseen.
+enum Unforeseen {
+    /// This has to run.
+    MustRun(Box<Diagnostic>),
+    /// Only the build will know.
+    Unknown,
+}
+
+impl Builder<'_> {
+    /// Fails if something has to be run and nothing can be; names the first such step of every image whose parent has
+    /// none.
+    pub(super) fn refuse_what_cannot_run(&self, plan: &Plan<'_>) -> Result<(), BuildError> {
+        let Err(why) = self.sandbox.may_run() else { return Ok(()) };
+        let runs_above = runs_above(plan);
+        let mut images: Vec<Option<Foreseen>> = Vec::with_capacity(plan.images.len());
+        let mut steps = Diagnostics::new();
+        for (place, planned) in plan.images.iter().enumerate() {
+            let start = match planned.parent {
+                None => Some(Foreseen { state: self.nothing(), has_dpkg: false }),
+                Some(parent) => images[parent].clone(),
+            };
+            images.push(match start.map(|start| self.foresee(planned, start, runs_above[place])) {
+                Some(Ok(foreseen)) => Some(foreseen),
+                Some(Err(Unforeseen::MustRun(step))) => {
+                    steps.push(*step);
+                    None
+                }
+                Some(Err(Unforeseen::Unknown)) | None => None,
+            });
+        }
+        if steps.is_empty() { Ok(()) } else { Err(BuildError::CannotRun { steps, why }) }
+    }
+
+    fn foresee(
+        &self,
+        planned: &PlannedImage<'_>,
+        mut image: Foreseen,
+        runs_above: bool,
+    ) -> Result<Foreseen, Unforeseen> {
+        let spec = planned.image;
+        let name = &spec.name.value;
+        let must_run = |step: Diagnostic| Unforeseen::MustRun(Box::new(step));
+        let command = |command: &Command, state: &mut State| {
+            state.key = self.command_key(command, state);
+            if self.is_kept(state.key) { Ok(()) } else { Err(must_run(command_cannot_run(name, command))) }
+        };
+        for trigger in std::mem::take(&mut image.state.triggers) {
+            command(&trigger, &mut image.state)?;
+        }
+        for (place, step) in spec.steps.iter().enumerate() {
+            match step {
+                Step::Packages(_) => {
+                    let packages = &planned.packages[&place];
+                    if packages.is_empty() {
+                        continue;
+                    }
+                    image.has_dpkg |= packages.iter().any(|package| package.name == DPKG);
+                    image.state.key = self.packages_key(packages, &image.state);
+                    image.state.key = self.configure_key(&image.state);
+                    if image.has_dpkg && !self.is_kept(image.state.key) {
+                        return Err(must_run(scripts_cannot_run(name, packages, packages_span(spec, step))));
+                    }
+                }
+                Step::Files(_) if !runs_above && !spec.steps[place..].iter().any(may_run) => {
+                    return Err(Unforeseen::Unknown);
+                }
+                Step::Files(entries) => {
+                    let files = Files::read(entries, &self.inputs()).map_err(|_| Unforeseen::Unknown)?;
+                    image.state.key = self.files_key(&files, &image.state);
+                }
+                Step::Run(line) => command(line, &mut image.state)?,
+                Step::Groups(_) | Step::Users(_) => unreachable!("a plan refuses what cannot be built"),
+            }
+        }
+        let platform = Platform::linux("amd64");
+        let config = configuration(spec, image.state.config.as_ref(), &platform, &[], image.state.epoch);
+        image.state.config = Some(config);
+        image.state.triggers = spec.on_build.clone();
+        Ok(image)
+    }
+
+    /// Whether the result of a step is known and its layer is at hand; nothing is touched.
+    fn is_kept(&self, key: Digest) -> bool {
+        if self.options.no_cache {
+            return false;
+        }
+        let Ok(Some(record)) = self.cache.get_json::<StepRecord>(Area::Steps, key) else { return false };
+        let at_hand = |layer: &crate::image::Layer| {
+            self.layout.has_blob(layer.digest, layer.size) || self.cache.file(Area::Layers, key).is_some()
+        };
+        record.layer.as_ref().is_none_or(at_hand)
+    }
+}
+
+fn may_run(step: &Step) -> bool {
+    !matches!(step, Step::Files(_))
+}
+
+/// For each image, whether one that is built on it has something that may have to run.
+fn runs_above(plan: &Plan<'_>) -> Vec<bool> {
+    let mut above = vec![false; plan.images.len()];
+    for (place, planned) in plan.images.iter().enumerate().rev() {
+        let Some(parent) = planned.parent else { continue };
+        let triggered = !plan.images[parent].image.on_build.is_empty();
+        above[parent] |= above[place] || triggered || planned.image.steps.iter().any(may_run);
+    }
+    above
+}
