@@ -9,6 +9,7 @@
 
 mod architecture;
 mod build;
+mod doctor;
 mod family;
 mod images;
 mod logins;

@@ -7,12 +7,15 @@
 //! 3. [`build`]: the plan → layers and images in a layout; the kinds of steps are in [`steps`]
 //! 4. [`push`]: the layout → a registry
 //!
+//! Beside them, [`doctor`] says what a machine allows.
+//!
 //! This library does not print, exit, or read the environment or the clock. What happens is told to an
 //! [`events::Observer`]; what went wrong is a [`error::BuildError`].
 
 pub mod accounts;
 pub mod apt;
 pub mod build;
+pub mod doctor;
 pub mod entrypoint;
 pub mod error;
 pub mod events;

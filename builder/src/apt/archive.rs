@@ -18,7 +18,7 @@ use crate::apt::mirror::Mirrors;
 use crate::fetch::{Document, FetchError, Fetcher, STAND_IN, Validators, shown};
 
 /// The largest `InRelease` taken.
-const LARGEST_RELEASE: u64 = 16 << 20;
+pub(crate) const LARGEST_RELEASE: u64 = 16 << 20;
 /// The largest index taken, as stored and unpacked; Debian's main has 50 MB unpacked.
 const LARGEST_INDEX: u64 = 512 << 20;
 
@@ -335,7 +335,7 @@ impl Archives<'_> {
 }
 
 /// The text of an `InRelease` whose signature nobody asked about.
-fn without_signature(text: &str) -> &str {
+pub(crate) fn without_signature(text: &str) -> &str {
     let Some(signed) = text.strip_prefix("-----BEGIN PGP SIGNED MESSAGE-----") else { return text };
     let body = signed.split_once("\n\n").map_or(signed, |(_, body)| body);
     body.split_once("-----BEGIN PGP SIGNATURE-----").map_or(body, |(body, _)| body)

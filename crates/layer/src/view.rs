@@ -150,7 +150,7 @@ fn lookup_in(index: usize, tree: &TreeDir, path: &ImagePath) -> io::Result<Layer
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Ok(if opaque { Layered::Hidden } else { Layered::Below });
             }
-            Err(error) => return Err(error),
+            Err(error) => return Err(io::Error::new(error.kind(), format!("{path}: {error}"))),
         };
         if is_whiteout(&metadata) {
             return Ok(Layered::Hidden);

@@ -3,7 +3,8 @@
 //! A builder calls [`enter()`] once, at the start of `main`, while it has one thread. That takes the best [`Rung`] that
 //! the machine allows and returns the [`Sandbox`]. From then on [`Sandbox::run`] runs commands, from as many threads as
 //! one likes. What a command changes ends up in the upper tree of its [`Job`], with the owners it should have: in the
-//! file system on the rung `root`, in records (`layer::record`) on `userns-single`.
+//! file system on the rung `root`, in records (`layer::record`) on `userns-single`. On the rung `none` nothing can be
+//! run, and [`Sandbox::may_run`] says why.
 //!
 //! How a run is built, from the outside in:
 //!

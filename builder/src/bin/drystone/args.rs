@@ -97,6 +97,11 @@ pub enum Command {
     Login(Login),
     /// Forget a registry's name and password
     Logout(Logout),
+    /// Say what this machine allows: sandboxes, directories, mirror, registry
+    ///
+    /// Nothing is changed and no directory is made. The exit code is 0 if commands can be run in images, in whichever
+    /// sandbox, and 1 if not; what else was found does not change it.
+    Doctor(Doctor),
     /// Print the JSON Schema of a spec, for editors
     Schema {
         /// Which file's
@@ -133,17 +138,31 @@ pub struct LayoutArgs {
     pub layout: PathBuf,
 }
 
+/// Where the cache is.
+#[derive(Clone, Debug, Args)]
+pub struct CacheArgs {
+    /// Where downloads and results are kept between builds [default: the user's cache directory]
+    #[arg(long, env = "DRYSTONE_CACHE_DIR", value_name = "DIR")]
+    pub cache_dir: Option<PathBuf>,
+}
+
+/// Where Debian is.
+#[derive(Clone, Debug, Args)]
+pub struct MirrorArgs {
+    /// A Debian mirror: for all suites, or for one; may be given several times [default: what the host's apt uses]
+    #[arg(long, env = "DRYSTONE_MIRROR", value_name = "[SUITE=]URL", value_delimiter = ' ')]
+    pub mirror: Vec<String>,
+}
+
 /// What every build needs to know.
 #[derive(Clone, Debug, Args)]
 pub struct BuildArgs {
     #[command(flatten)]
     pub layout: LayoutArgs,
-    /// Where downloads and results are kept between builds [default: the user's cache directory]
-    #[arg(long, env = "DRYSTONE_CACHE_DIR", value_name = "DIR")]
-    pub cache_dir: Option<PathBuf>,
-    /// A Debian mirror: for all suites, or for one; may be given several times [default: what the host's apt uses]
-    #[arg(long, env = "DRYSTONE_MIRROR", value_name = "[SUITE=]URL", value_delimiter = ' ')]
-    pub mirror: Vec<String>,
+    #[command(flatten)]
+    pub cache: CacheArgs,
+    #[command(flatten)]
+    pub mirror: MirrorArgs,
     /// Give a variable of the specs a value; may be given several times
     #[arg(long, value_name = "NAME=VALUE", value_parser = variable)]
     pub set: Vec<(String, String)>,
@@ -288,6 +307,38 @@ pub struct Serve {
     pub read_only: bool,
     #[command(flatten)]
     pub layout: LayoutArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct Doctor {
+    /// A family whose suites and registry are asked for [default: the one in this directory, if there is one]
+    #[arg(value_name = "FAMILY")]
+    pub family: Option<PathBuf>,
+    /// How: `table` or `json`
+    #[arg(long, value_enum, default_value_t = ReportFormat::Table, value_name = "FORMAT")]
+    pub format: ReportFormat,
+    #[command(flatten)]
+    pub layout: LayoutArgs,
+    #[command(flatten)]
+    pub cache: CacheArgs,
+    #[command(flatten)]
+    pub mirror: MirrorArgs,
+    /// Ask this registry instead of the family's
+    #[arg(long, value_name = "REGISTRY")]
+    pub registry: Option<Registry>,
+    /// Give a variable of the specs a value; may be given several times
+    #[arg(long, value_name = "NAME=VALUE", value_parser = variable)]
+    pub set: Vec<(String, String)>,
+    #[command(flatten)]
+    pub registries: RegistryArgs,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ReportFormat {
+    /// For people
+    Table,
+    /// For programs
+    Json,
 }
 
 fn variable(text: &str) -> Result<(String, String), String> {

@@ -1,6 +1,7 @@
 //! One module a command: its arguments come in, one call into the library is made, and words go out.
 
 pub mod build;
+pub mod doctor;
 pub mod images;
 pub mod login;
 pub mod meta;

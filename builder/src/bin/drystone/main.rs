@@ -38,6 +38,7 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Serve(command) => commands::serve::run(&command),
         Command::Login(command) => commands::login::login(&command),
         Command::Logout(command) => commands::login::logout(&command),
+        Command::Doctor(command) => commands::doctor::run(&command, output),
         Command::Schema { of } => commands::meta::schema(of),
         Command::Completions { shell } => commands::meta::completions(shell),
         Command::Man { directory } => commands::meta::man(directory.as_deref()),

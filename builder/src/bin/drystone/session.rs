@@ -21,12 +21,12 @@ use sandbox::Sandbox;
 use spec::{Image, Variables};
 use store::{Cache, Layout};
 
-use crate::args::{BuildArgs, ColorKind, Output};
+use crate::args::{BuildArgs, ColorKind, MirrorArgs, Output};
 use crate::failure::Failure;
 use crate::progress;
 
 /// Where apt keeps its sources.
-const HOST_APT: &str = "/etc/apt";
+pub const HOST_APT: &str = "/etc/apt";
 /// How long work may take to stop.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -56,7 +56,7 @@ pub fn build(names: &[String], arguments: &BuildArgs, output: Output) -> Result<
     check_patterns(&loaded, &patterns)?;
     // The cache's directory may lie where only the user that was before may write; the sandbox must also be entered
     // while there is one thread, and everything below starts some.
-    let cache_directory = cache_directory(arguments.cache_dir.as_deref())?;
+    let cache_directory = cache_directory(arguments.cache.cache_dir.as_deref())?;
     let sandbox = sandbox::enter(arguments.sandbox).map_err(|error| {
         let fixes = error.fixes();
         if fixes.is_empty() {
@@ -201,16 +201,24 @@ pub fn matches(pattern: &str, name: &str) -> bool {
     }
 }
 
-fn mirrors(given: &[String]) -> Result<Mirrors, Failure> {
-    let given: Vec<&str> = given.iter().map(|text| text.trim()).filter(|text| !text.is_empty()).collect();
-    if given.is_empty() {
-        return Mirrors::of_host(Path::new(HOST_APT)).map_err(Failure::of);
+fn mirrors(arguments: &MirrorArgs) -> Result<Mirrors, Failure> {
+    match named_mirrors(arguments)? {
+        Some(named) => Ok(named),
+        None => Mirrors::of_host(Path::new(HOST_APT)).map_err(Failure::of),
     }
-    Mirrors::parse(given).map_err(|error| Failure::Usage(error.to_string()))
+}
+
+/// The mirrors that the command line or the environment names.
+pub fn named_mirrors(arguments: &MirrorArgs) -> Result<Option<Mirrors>, Failure> {
+    let given: Vec<&str> = arguments.mirror.iter().map(|text| text.trim()).filter(|text| !text.is_empty()).collect();
+    if given.is_empty() {
+        return Ok(None);
+    }
+    Mirrors::parse(given).map(Some).map_err(|error| Failure::Usage(error.to_string()))
 }
 
 /// Variables for specs: those of the command line, then those of the environment.
-fn variables(set: &[(String, String)]) -> Variables {
+pub fn variables(set: &[(String, String)]) -> Variables {
     let mut variables = Variables::new();
     for (name, value) in set {
         variables.set(name, value);
