@@ -103,20 +103,24 @@ impl Transport {
         for pem in &options.certificates {
             certificates.extend(Certificate::from_pem_bundle(pem).map_err(Error::Setup)?);
         }
-        let mut builder = reqwest::Client::builder()
-            .user_agent(&options.user_agent)
-            .redirect(reqwest::redirect::Policy::none())
-            .connect_timeout(CONNECT_TIMEOUT)
-            .pool_max_idle_per_host(options.connections_per_host)
-            .tcp_nodelay(true)
-            .tcp_keepalive(Duration::from_secs(30));
-        if !certificates.is_empty() {
-            builder = builder.tls_certs_merge(certificates);
-        }
-        if let Some(identity) = &options.identity {
-            builder = builder.identity(Identity::from_pem(identity.reveal().as_bytes()).map_err(Error::Setup)?);
-        }
-        let http = builder.build().map_err(Error::Setup)?;
+        let identity = options.identity.as_ref().map(|pem| Identity::from_pem(pem.reveal().as_bytes()));
+        let identity = identity.transpose().map_err(Error::Setup)?;
+        let builder = || {
+            let builder = reqwest::Client::builder()
+                .user_agent(&options.user_agent)
+                .redirect(reqwest::redirect::Policy::none())
+                .connect_timeout(CONNECT_TIMEOUT)
+                .pool_max_idle_per_host(options.connections_per_host)
+                .tcp_nodelay(true)
+                .tcp_keepalive(Duration::from_secs(30));
+            match &identity {
+                Some(identity) => builder.identity(identity.clone()),
+                None => builder,
+            }
+        };
+        // A small container has no certificates of its own; registries without TLS can be reached all the same.
+        let with_system = builder().tls_certs_merge(certificates.clone()).build();
+        let http = with_system.or_else(|_| builder().tls_certs_only(certificates).build()).map_err(Error::Setup)?;
         Ok(Self { options, auth: Auth::default(), http, permits: Mutex::new(HashMap::new()) })
     }
 

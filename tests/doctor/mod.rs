@@ -184,3 +184,15 @@ fn a_family_that_is_none_and_a_mirror_that_is_none_are_mistakes_on_the_command_l
     run(bench.drystone().args(["doctor", "elsewhere"])).failure(2, &["`elsewhere` is not a family"]);
     run(bench.drystone().args(["doctor", "--mirror", "nonsense"])).failure(2, &["`nonsense` is not a mirror"]);
 }
+
+#[test]
+fn a_machine_without_certificates_is_told_and_reaches_what_needs_none() {
+    let bench = bench();
+    let server = bench.serve();
+    let without = |arguments: &[&str]| run(bench.drystone().env("SSL_CERT_FILE", "/dev/null").args(arguments));
+    let report = json(&without(&["doctor", "family", "--format", "json", "--mirror", &server.url()]).success());
+    assert_is(&report, "certificates", "warn", "this machine has none");
+    assert_is(&report, "mirror of stable", "ok", "has it, of 2025-05-17");
+    bench.spec("hello/image.yaml", "from: scratch\npackages: [hello]\n");
+    without(&["up", "family", "--once", "--mirror", &server.url()]).success();
+}

@@ -14,7 +14,7 @@ use url::Url;
 use super::{Check, Question, Status};
 use crate::apt::archive::{LARGEST_RELEASE, without_signature};
 use crate::error::chain;
-use crate::fetch::shown;
+use crate::fetch::{client, shown};
 
 /// What to do where no mirror serves.
 const NAME_A_MIRROR: &str = "name a mirror with --mirror URL, or SUITE=URL for one suite";
@@ -26,6 +26,8 @@ pub(super) struct Asked {
     named_by: &'static str,
     now: i64,
     mirrors: Mirror,
+    /// Whether this machine has certificates.
+    certificates: Receiver<bool>,
     registry: Option<(Registry, Receiver<Result<(), RegistryProblem>>)>,
 }
 
@@ -76,23 +78,22 @@ impl Asked {
             let (asked, insecure) = (registry.clone(), question.insecure.clone());
             (registry, in_background(move || ping(&asked, insecure, patience)))
         });
+        let certificates = in_background(|| reqwest::blocking::Client::builder().build().is_ok());
         let deadline = Instant::now() + patience;
-        Self { deadline, patience, named_by: question.named_by, now: question.now, mirrors, registry }
+        Self { deadline, patience, named_by: question.named_by, now: question.now, mirrors, certificates, registry }
     }
 
     /// Waits for answers.
     pub(super) fn answers(self) -> Vec<Check> {
         let wait = Wait { deadline: self.deadline, patience: self.patience };
-        let mut checks = match self.mirrors {
-            Mirror::Unknown(check) => vec![check],
-            Mirror::Suites(suites) => suites
-                .into_iter()
-                .map(|(suite, candidates)| {
-                    let answers = candidates.into_iter().map(|(url, answer)| (shown(&url), wait.on(&answer)));
-                    of_mirror(&suite, &answers.collect::<Vec<_>>(), self.named_by, self.now)
-                })
-                .collect(),
-        };
+        let mut checks = vec![of_certificates(answer_of(&wait, &self.certificates).unwrap_or(false))];
+        match self.mirrors {
+            Mirror::Unknown(check) => checks.push(check),
+            Mirror::Suites(suites) => checks.extend(suites.into_iter().map(|(suite, candidates)| {
+                let answers = candidates.into_iter().map(|(url, answer)| (shown(&url), wait.on(&answer)));
+                of_mirror(&suite, &answers.collect::<Vec<_>>(), self.named_by, self.now)
+            })),
+        }
         checks.push(match self.registry {
             None => Check::new("registry", Status::Info, "not asked: name a family, or a registry with --registry"),
             Some((registry, answer)) => {
@@ -139,17 +140,24 @@ fn release(archive: &Url, suite: &str, patience: Duration) -> Result<Release, St
 }
 
 fn over_http(url: Url, patience: Duration) -> Result<String, String> {
-    let agent = concat!("drystone/", env!("CARGO_PKG_VERSION"));
-    let client = reqwest::blocking::Client::builder().user_agent(agent).timeout(patience).build();
     // Without the address, which may hold a password.
     let failed = |error: reqwest::Error| chain(&error.without_url());
-    let response = client.and_then(|client| client.get(url).send()).map_err(failed)?;
+    let response = client(patience, patience).and_then(|client| client.get(url).send()).map_err(failed)?;
     if !response.status().is_success() {
         return Err(format!("the server answered {}", response.status()));
     }
     let mut text = String::new();
     response.take(LARGEST_RELEASE).read_to_string(&mut text).map_err(|error| chain(&error))?;
     Ok(text)
+}
+
+fn of_certificates(known: bool) -> Check {
+    let name = "certificates";
+    match known {
+        true => Check::new(name, Status::Ok, "this machine has some"),
+        false => Check::new(name, Status::Warn, "this machine has none, so that nothing can be reached by https")
+            .fix("apt-get install ca-certificates"),
+    }
 }
 
 fn of_mirror(suite: &str, answers: &[(Url, Result<Release, String>)], named_by: &str, now: i64) -> Check {
