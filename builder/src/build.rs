@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use content::{Digest, FramedHasher};
 use layer::compress::{Compression, decompress};
-use layer::record::{Owners, TreeDir};
+use layer::record::TreeDir;
 use layer::unpack::Unpacker;
 use layer::view::View;
 use oci::{Descriptor, ImageConfig, MediaType, Platform, Reference};
@@ -597,13 +597,10 @@ impl Builder<'_> {
         Ok(trees)
     }
 
-    /// Trees with real owners and with recorded ones are not the same, nor are those of different users.
+    /// Trees are kept apart by how they store owners, and where that is by a map of ids, by the map: those of one kind
+    /// may be unreadable for a builder of another.
     fn tree_key(&self) -> Digest {
-        let owners = match self.sandbox.owners() {
-            Owners::Real => "real",
-            Owners::Recorded => "recorded",
-        };
-        FramedHasher::new("trees 1").field("owners", owners).finish()
+        FramedHasher::new("trees 1").field("owners", self.sandbox.kind_of_trees()).finish()
     }
 
     fn tree(&self, key: Digest, layer: &Layer, below: &[TreeDir]) -> Result<TreeDir, BuildError> {

@@ -3,3 +3,4 @@
 pub mod docker;
 pub mod family;
 pub mod program;
+pub mod users;

@@ -17,6 +17,10 @@
 //! - symbolic links, fifos and sockets cannot carry such an attribute. Their records are lines of the sidecar, found by
 //!   inode number and time of birth, so that an inode number used again later is harmless.
 //!
+//! In a user namespace with a range of ids ([`Owners::Mapped`]) files have their owners, as that namespace sees them.
+//! Only device nodes cannot be made there: they are empty files with a record, whose ids are always `0:0` and mean
+//! nothing. There is no sidecar.
+//!
 //! A record is one line of words: `UID:GID`, then for a device `c:MAJOR:MINOR` or `b:MAJOR:MINOR`, then `NAME=VALUE` in
 //! hexadecimal for each extended attribute that the kernel refused, sorted. It is short because ext4 keeps about a
 //! hundred bytes of attributes inside the inode, and deterministic so that equal records are equal bytes. `0:0` is not
@@ -123,6 +127,8 @@ impl TreeDir {
 pub enum Owners {
     /// In the file system, as root can.
     Real,
+    /// In the file system, by the ids of a user namespace; device nodes in records.
+    Mapped,
     /// In records.
     Recorded,
 }
@@ -227,7 +233,7 @@ fn open_node(path: &Path) -> io::Result<rustix::fd::OwnedFd> {
 fn make_device(owners: Owners, path: &Path, device: Device) -> io::Result<()> {
     let mode = Mode::RUSR | Mode::WUSR;
     let (file_type, number) = match (owners, device.kind) {
-        (Owners::Recorded, _) => (FileType::RegularFile, 0),
+        (Owners::Mapped | Owners::Recorded, _) => (FileType::RegularFile, 0),
         (Owners::Real, DeviceKind::Char) => (FileType::CharacterDevice, device.number()),
         (Owners::Real, DeviceKind::Block) => (FileType::BlockDevice, device.number()),
     };
@@ -368,7 +374,7 @@ impl<'a> Node<'a> {
         let mut xattrs = BTreeMap::new();
         let mut recorded = owners == Owners::Recorded && !self.carries_record();
         for name in list_xattrs(&self.link)? {
-            recorded |= owners == Owners::Recorded && name == RECORD_XATTR.as_bytes();
+            recorded |= owners != Owners::Real && name == RECORD_XATTR.as_bytes();
             if is_stored(&name)
                 && let Some(value) = read_xattr(&self.link, &name)?
             {
@@ -381,6 +387,10 @@ impl<'a> Node<'a> {
         }
         if let Some(value) = xattrs.get_mut(CAPABILITY_XATTR.as_bytes()) {
             without_namespace(value);
+        }
+        if owners == Owners::Mapped {
+            let device = if recorded { self.record(links)?.device } else { None };
+            return Ok(Attributes { uid: self.uid, gid: self.gid, mode: self.mode, device, xattrs });
         }
         let mut record = if recorded || !links.is_empty() { self.record(links)? } else { Record::default() };
         if let Some(acl) = record.xattrs.get_mut(ACCESS_ACL_XATTR.as_bytes()) {
@@ -404,6 +414,10 @@ impl<'a> Node<'a> {
         let mut record = Record::default();
         match owners {
             Owners::Real => self.change_owner(attributes.uid, attributes.gid)?,
+            Owners::Mapped => {
+                self.change_owner(attributes.uid, attributes.gid).map_err(|error| unmapped(error, attributes))?;
+                record.device = attributes.device;
+            }
             Owners::Recorded => {
                 (record.uid, record.gid, record.device) = (attributes.uid, attributes.gid, attributes.device);
             }
@@ -415,6 +429,7 @@ impl<'a> Node<'a> {
             rustix::fs::chmodat(CWD, &self.link, mode, AtFlags::empty())?;
         }
         let mut extra = list_xattrs(&self.link)?;
+        let had_record = extra.iter().any(|name| name == RECORD_XATTR.as_bytes());
         extra.retain(|name| is_stored(name) && !attributes.xattrs.contains_key(name));
         for name in extra {
             self.change_xattrs(|| remove_xattr(&self.link, &name))?;
@@ -429,10 +444,11 @@ impl<'a> Node<'a> {
                 done => done?,
             }
         }
-        if owners == Owners::Recorded {
-            self.set_record(links, &record)?;
+        match owners {
+            Owners::Real => Ok(()),
+            Owners::Mapped if record.device.is_none() && !had_record => Ok(()),
+            Owners::Mapped | Owners::Recorded => self.set_record(links, &record),
         }
-        Ok(())
     }
 
     fn change_owner(&self, uid: u32, gid: u32) -> io::Result<()> {
@@ -442,6 +458,16 @@ impl<'a> Node<'a> {
         let (uid, gid) = (rustix::fs::Uid::from_raw(uid), rustix::fs::Gid::from_raw(gid));
         Ok(rustix::fs::chownat(self.fd, c"", Some(uid), Some(gid), AtFlags::EMPTY_PATH)?)
     }
+}
+
+/// Says of an owner for whom a user namespace has no id that this is so.
+fn unmapped(error: io::Error, attributes: &Attributes) -> io::Error {
+    if error.raw_os_error() != Some(Errno::INVAL.raw_os_error()) {
+        return error;
+    }
+    let Attributes { uid, gid, .. } = attributes;
+    let message = format!("the owner {uid}:{gid} is outside of the ids 0 to 65535 that the user namespace has");
+    io::Error::new(io::ErrorKind::InvalidInput, message)
 }
 
 /// Whether a layer stores an attribute of this name.
@@ -854,6 +880,26 @@ mod tests {
         for name in ["other", "second"] {
             assert_eq!(read(&scratch.path(name), &links).unwrap(), owned(105, 42), "{name}");
         }
+    }
+
+    #[test]
+    fn mapped_owners_are_those_of_the_file_and_only_devices_have_a_record() {
+        let scratch = Scratch::new("mapped");
+        let (file, node, mut links) = (scratch.path("file"), scratch.path("node"), Sidecar::default());
+        fs::write(&file, "").unwrap();
+        let own = fs::metadata(&file).unwrap();
+        let plain = Attributes { uid: own.uid(), gid: own.gid(), mode: 0o640, ..Attributes::default() };
+        let device =
+            Attributes { device: Some(Device { kind: DeviceKind::Block, major: 8, minor: 1 }), ..plain.clone() };
+        for (path, wanted) in [(&file, &plain), (&node, &device)] {
+            set_attributes(Owners::Mapped, path, wanted, &mut links).unwrap();
+            assert_eq!(attributes(Owners::Mapped, path, &links).unwrap(), *wanted);
+        }
+        assert_eq!(list_xattrs(&file).unwrap(), Vec::<Vec<u8>>::new());
+        assert_eq!(read(&node, &links).unwrap(), Record { device: device.device, ..Record::default() });
+        set_attributes(Owners::Mapped, &node, &plain, &mut links).unwrap();
+        assert_eq!(attributes(Owners::Mapped, &node, &links).unwrap(), plain);
+        assert!(links.is_empty());
     }
 
     #[test]

@@ -199,7 +199,7 @@ fn become_command(command: &Command) -> Result<Never, Failure> {
     match &command.become_user {
         BecomeUser::Really { uid, gid, groups } => {
             // Without "no new privileges", which would break su and sudo, only CAP_SYS_ADMIN may load a filter: first.
-            sys::load_filter(&command.filter, 0).map_err(at(Step::Filter))?;
+            load_filter(command)?;
             drop_from_bounding_set().map_err(at(Step::Capabilities))?;
             rustix::thread::set_thread_groups(groups).map_err(at(Step::User))?;
             rustix::thread::set_thread_res_gid(*gid, *gid, *gid).map_err(at(Step::User))?;
@@ -212,14 +212,21 @@ fn become_command(command: &Command) -> Result<Never, Failure> {
             keep_capabilities(true).map_err(at(Step::Capabilities))?;
             rustix::thread::set_current_timer_slack(Some(*slack)).map_err(at(Step::User))?;
             rustix::thread::set_no_new_privs(true).map_err(at(Step::Filter))?;
-            let mounts = rustix::fs::open(c"/proc/self/ns/mnt", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-                .map_err(at(Step::Listener))?;
-            let listener = load_notifying_filter(command).map_err(at(Step::Filter))?;
-            wire::send_supervise(sys::control(), listener.as_fd(), mounts.as_fd()).map_err(at(Step::Listener))?;
-            drop(listener);
+            load_filter(command)?;
         }
     }
     Err(at(Step::Program)(execute(command)))
+}
+
+/// Loads the filter, and hands the listener over if there is one.
+fn load_filter(command: &Command) -> Result<(), Failure> {
+    if !command.asks {
+        return sys::load_filter(&command.filter, 0).map(drop).map_err(at(Step::Filter));
+    }
+    let mounts = rustix::fs::open(c"/proc/self/ns/mnt", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+        .map_err(at(Step::Listener))?;
+    let listener = load_notifying_filter(command).map_err(at(Step::Filter))?;
+    wire::send_supervise(sys::control(), listener.as_fd(), mounts.as_fd()).map_err(at(Step::Listener))
 }
 
 fn load_notifying_filter(command: &Command) -> Result<OwnedFd, Errno> {

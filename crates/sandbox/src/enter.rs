@@ -6,8 +6,10 @@ use layer::record::Owners;
 use rustix::io::Errno;
 use rustix::mount::{MountPropagationFlags, mount_change};
 
+use crate::helpers::Helpers;
 use crate::obstacle::Obstacle;
 use crate::probe::{Maps, RungReport, Step, status_field, try_rung};
+use crate::ranges::Ranges;
 use crate::rung::{Choice, Rung};
 use crate::sys;
 
@@ -88,14 +90,17 @@ pub struct Sandbox {
     /// Better rungs, and why they were not taken.
     refused: Vec<RungReport>,
     forced: bool,
+    /// Which ids are mapped, on the rung `userns`.
+    ranges: Option<Ranges>,
 }
 
-/// Takes a rung. On `root` the process gets mounts of its own; on `userns-single` also a user namespace, in which it is
-/// root and has all capabilities, while to the rest of the machine it is who it was. On `none` nothing changes.
+/// Takes a rung. On `root` the process gets mounts of its own; on `userns` and `userns-single` also a user namespace, in
+/// which it is root and has all capabilities, while to the rest of the machine it is who it was. On `none` nothing
+/// changes.
 ///
 /// Must be called while the process has one thread, and not twice; `none` does not mind either.
 pub fn enter(choice: Choice) -> Result<Sandbox, EnterError> {
-    let sandbox = choose(choice)?;
+    let mut sandbox = choose(choice)?;
     let threads = status_field("Threads").and_then(|threads| threads.parse().ok()).unwrap_or(1);
     if threads > 1 && sandbox.rung != Rung::None {
         return Err(EnterError::Threads { threads });
@@ -103,9 +108,10 @@ pub fn enter(choice: Choice) -> Result<Sandbox, EnterError> {
     let refused = |(step, errno): (Step, Errno)| EnterError::Refused { step: step.description(), source: errno.into() };
     match sandbox.rung {
         Rung::Root => private_mounts().map_err(refused)?,
+        Rung::Userns => sandbox.ranges = Some(become_root_of_a_range()?),
         Rung::UsernsSingle => become_root_of_one().map_err(refused)?,
         Rung::None => {}
-        Rung::Userns | Rung::Chroot => {
+        Rung::Chroot => {
             return Err(EnterError::Impossible { rung: sandbox.rung, obstacle: Obstacle::Unsupported });
         }
     }
@@ -115,19 +121,19 @@ pub fn enter(choice: Choice) -> Result<Sandbox, EnterError> {
 fn choose(choice: Choice) -> Result<Sandbox, EnterError> {
     if let Choice::Forced(rung) = choice {
         return match try_rung(rung) {
-            Ok(()) => Ok(Sandbox { rung, refused: Vec::new(), forced: true }),
+            Ok(()) => Ok(Sandbox { rung, refused: Vec::new(), forced: true, ranges: None }),
             Err(obstacle) => Err(EnterError::Impossible { rung, obstacle }),
         };
     }
     let mut refused = Vec::new();
     for rung in Rung::ALL {
         match try_rung(rung) {
-            Ok(()) => return Ok(Sandbox { rung, refused, forced: false }),
+            Ok(()) => return Ok(Sandbox { rung, refused, forced: false, ranges: None }),
             Err(obstacle) => refused.push(RungReport { rung, usable: Err(obstacle) }),
         }
     }
     // The last of them has no obstacles, so this is not reached.
-    Ok(Sandbox { rung: Rung::None, refused, forced: false })
+    Ok(Sandbox { rung: Rung::None, refused, forced: false, ranges: None })
 }
 
 fn private_mounts() -> Result<(), (Step, Errno)> {
@@ -141,6 +147,18 @@ fn become_root_of_one() -> Result<(), (Step, Errno)> {
     sys::unshare(libc::CLONE_NEWUSER).map_err(|errno| (Step::UserNamespace, errno))?;
     maps.write().map_err(|errno| (Step::IdMap, errno))?;
     private_mounts()
+}
+
+fn become_root_of_a_range() -> Result<Ranges, EnterError> {
+    let impossible = |obstacle| EnterError::Impossible { rung: Rung::Userns, obstacle };
+    let refused =
+        |step: Step| move |errno: Errno| EnterError::Refused { step: step.description(), source: errno.into() };
+    let ranges = Ranges::of_this_user().map_err(impossible)?;
+    let helpers = Helpers::start(rustix::process::getpid(), &ranges).map_err(refused(Step::Fork))?;
+    sys::unshare(libc::CLONE_NEWUSER).map_err(refused(Step::UserNamespace))?;
+    helpers.map().map_err(impossible)?;
+    private_mounts().map_err(|(step, errno)| refused(step)(errno))?;
+    Ok(ranges)
 }
 
 impl Sandbox {
@@ -169,10 +187,23 @@ impl Sandbox {
         }
     }
 
+    /// Names trees that can be used here: those of one name have the same files with the same owners on disk. Trees
+    /// of other names may not even be readable.
+    pub fn kind_of_trees(&self) -> String {
+        match (self.owners(), &self.ranges) {
+            (Owners::Real, _) => "real".to_owned(),
+            (Owners::Recorded, _) => "recorded".to_owned(),
+            (Owners::Mapped, ranges) => {
+                format!("mapped {}", ranges.as_ref().map(Ranges::describe).unwrap_or_default())
+            }
+        }
+    }
+
     /// How trees store owners on this rung.
     pub fn owners(&self) -> Owners {
         match self.rung {
-            Rung::Root | Rung::Userns | Rung::Chroot => Owners::Real,
+            Rung::Root | Rung::Chroot => Owners::Real,
+            Rung::Userns => Owners::Mapped,
             Rung::UsernsSingle | Rung::None => Owners::Recorded,
         }
     }
@@ -219,7 +250,7 @@ mod tests {
             obstacle(Rung::Userns, Obstacle::Unsupported),
             obstacle(Rung::UsernsSingle, Obstacle::AppArmor),
         ];
-        let sandbox = Sandbox { rung: Rung::None, refused, forced: false };
+        let sandbox = Sandbox { rung: Rung::None, refused, forced: false, ranges: None };
         let expected = "root: needs CAP_SYS_ADMIN, which this process does not have; userns: not supported by this \
                         version; userns-single: AppArmor restricts unprivileged user namespaces";
         assert_eq!(sandbox.reason(), format!("none: nothing can be run; {expected}"));

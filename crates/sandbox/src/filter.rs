@@ -4,7 +4,8 @@
 //!
 //! - calls that only wait for a disk succeed at once: a root filesystem that is built can be built again;
 //! - calls that change the machine, or that make a sandbox within this one, are refused;
-//! - on `userns-single`, calls about owners go to the supervisor.
+//! - on `userns-single`, calls about owners go to the supervisor; on `userns`, those that make device nodes or look at
+//!   them.
 //!
 //! It is written for each architecture that [`ARCHITECTURE`] names; another one means one more number there, and its
 //! old calls in the lists that are only for x86-64 now.
@@ -55,7 +56,30 @@ pub(crate) fn plain() -> Vec<sock_filter> {
     assemble(&common())
 }
 
-/// The filter for a rung where a supervisor answers. If trees below have a sidecar, calls that copy a symbolic link up
+/// The filter for a rung where root is root, but for device nodes: a supervisor makes them, and lets them be seen.
+pub(crate) fn devices() -> Vec<sock_filter> {
+    let making = MAKING_NODES.iter().map(|(number, mode)| Rule {
+        number: *number,
+        when: When::AnyBit(*mode, DEVICES),
+        action: Action::Notify,
+    });
+    let seeing = LOOKING.iter().chain(ATTRIBUTES).chain(&[libc::SYS_chroot]);
+    let mut rules: Vec<Rule> = seeing.map(|number| always(*number, Action::Notify)).chain(making).collect();
+    rules.extend(common());
+    assemble(&rules)
+}
+
+/// Calls that make a device node, if the mode in this argument says so.
+const MAKING_NODES: &[(c_long, u8)] = &[
+    (libc::SYS_mknodat, 2),
+    #[cfg(target_arch = "x86_64")]
+    (libc::SYS_mknod, 1),
+];
+
+/// The bit that `S_IFCHR` and `S_IFBLK` have, and of what can be made besides nothing.
+const DEVICES: u32 = libc::S_IFCHR;
+
+/// The filter for a rung where a supervisor answers for owners too. If trees below have a sidecar, calls that copy a symbolic link up
 /// must be seen too, because its record does not travel with it.
 pub(crate) fn supervised(sidecars_below: bool) -> Vec<sock_filter> {
     let mut rules = notified();
@@ -101,7 +125,8 @@ fn notified() -> Vec<Rule> {
         when: When::AnyBit(*flags, CREATING),
         action: Action::Notify,
     });
-    NOTIFIED.iter().map(|number| always(*number, Action::Notify)).chain(opening).collect()
+    let numbers = LOOKING.iter().chain(NOTIFIED).chain(ATTRIBUTES);
+    numbers.map(|number| always(*number, Action::Notify)).chain(opening).collect()
 }
 
 /// `setxattrat` and its kin, which the C library does not know yet. The numbers are those of all architectures.
@@ -113,8 +138,8 @@ pub(crate) const LISTXATTRAT: c_long = 465;
 /// See [`SETXATTRAT`].
 pub(crate) const REMOVEXATTRAT: c_long = 466;
 
-/// Calls about owners, ids, devices and attributes; the frequent ones first.
-const NOTIFIED: &[c_long] = &[
+/// Calls that say what a file is.
+const LOOKING: &[c_long] = &[
     libc::SYS_newfstatat,
     libc::SYS_fstat,
     libc::SYS_statx,
@@ -122,6 +147,26 @@ const NOTIFIED: &[c_long] = &[
     libc::SYS_stat,
     #[cfg(target_arch = "x86_64")]
     libc::SYS_lstat,
+];
+
+/// Calls about extended attributes.
+const ATTRIBUTES: &[c_long] = &[
+    libc::SYS_getxattr,
+    libc::SYS_lgetxattr,
+    libc::SYS_fgetxattr,
+    libc::SYS_setxattr,
+    libc::SYS_lsetxattr,
+    libc::SYS_fsetxattr,
+    libc::SYS_listxattr,
+    libc::SYS_llistxattr,
+    libc::SYS_flistxattr,
+    libc::SYS_removexattr,
+    libc::SYS_lremovexattr,
+    libc::SYS_fremovexattr,
+];
+
+/// Calls about owners, ids and devices; the frequent ones first.
+const NOTIFIED: &[c_long] = &[
     libc::SYS_fchownat,
     libc::SYS_fchown,
     #[cfg(target_arch = "x86_64")]
@@ -140,18 +185,6 @@ const NOTIFIED: &[c_long] = &[
     libc::SYS_mknod,
     #[cfg(target_arch = "x86_64")]
     libc::SYS_symlink,
-    libc::SYS_getxattr,
-    libc::SYS_lgetxattr,
-    libc::SYS_fgetxattr,
-    libc::SYS_setxattr,
-    libc::SYS_lsetxattr,
-    libc::SYS_fsetxattr,
-    libc::SYS_listxattr,
-    libc::SYS_llistxattr,
-    libc::SYS_flistxattr,
-    libc::SYS_removexattr,
-    libc::SYS_lremovexattr,
-    libc::SYS_fremovexattr,
     libc::SYS_getuid,
     libc::SYS_geteuid,
     libc::SYS_getgid,
@@ -422,6 +455,22 @@ mod tests {
         };
         let (allow, notify) = (libc::SECCOMP_RET_ALLOW, libc::SECCOMP_RET_USER_NOTIF);
         let (succeed, refuse) = (Action::Succeed.value(), Action::Refuse.value());
+        let node = |kind: u32| argument(2, kind.cast_signed() | 0o600);
+        let program = devices();
+        for (number, arguments, expected) in [
+            (libc::SYS_mknodat, node(libc::S_IFCHR), notify),
+            (libc::SYS_mknodat, node(libc::S_IFBLK), notify),
+            (libc::SYS_mknodat, node(libc::S_IFIFO), allow),
+            (libc::SYS_mknodat, node(libc::S_IFSOCK), allow),
+            (libc::SYS_mknodat, node(libc::S_IFREG), allow),
+            (libc::SYS_newfstatat, none, notify),
+            (libc::SYS_lgetxattr, none, notify),
+            (libc::SYS_fchownat, none, allow),
+            (libc::SYS_setuid, none, allow),
+            (libc::SYS_mount, none, refuse),
+        ] {
+            assert_eq!(run(&program, ARCHITECTURE, number, arguments), expected, "{number} where devices are recorded");
+        }
         let cases = [
             (libc::SYS_read, none, allow, allow),
             (libc::SYS_fsync, none, succeed, succeed),

@@ -3,15 +3,16 @@
 //! A builder calls [`enter()`] once, at the start of `main`, while it has one thread. That takes the best [`Rung`] that
 //! the machine allows and returns the [`Sandbox`]. From then on [`Sandbox::run`] runs commands, from as many threads as
 //! one likes. What a command changes ends up in the upper tree of its [`Job`], with the owners it should have: in the
-//! file system on the rung `root`, in records (`layer::record`) on `userns-single`. On the rung `none` nothing can be
-//! run, and [`Sandbox::may_run`] says why.
+//! file system on the rungs `root` and `userns`, in records (`layer::record`) on `userns-single`. On the rung `none`
+//! nothing can be run, and [`Sandbox::may_run`] says why.
 //!
 //! How a run is built, from the outside in:
 //!
 //! - `run` (the builder): prepares the trees (`stage`), starts the first process, streams output, waits, cleans up;
 //! - `child` (process 1 of new namespaces): mounts (`mounts`), starts the command, reaps orphans, ends everything;
 //! - `child` again (the command): drops capabilities, loads the system call filter (`filter`), executes the program;
-//! - `supervisor` (a thread of the builder, on `userns-single` only): answers the calls that a plain user may not make.
+//! - `supervisor` (a thread of the builder, not on `root`): answers the calls that a plain user may not make: on
+//!   `userns` those that make device nodes and look at them, on `userns-single` all that concern owners.
 //!
 //! Between `clone` and `execve` a child of a process with threads may not allocate memory or take locks. So everything
 //! that `child` and `mounts` need is made before, in a `Plan`, and they only make system calls.
@@ -20,12 +21,14 @@ mod acl;
 mod child;
 mod enter;
 mod filter;
+mod helpers;
 mod job;
 mod mounts;
 mod notify;
 mod obstacle;
 mod plan;
 mod probe;
+mod ranges;
 mod run;
 mod rung;
 mod stage;

@@ -3,10 +3,12 @@
 use std::fmt;
 use std::fs;
 use std::io;
+use std::path::PathBuf;
 
 use rustix::io::Errno;
 
 use crate::probe::Step;
+use crate::ranges::{self, NEEDED};
 
 /// Why a rung is not possible on this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,6 +21,40 @@ pub enum Obstacle {
     FewIds {
         /// How many user ids are mapped.
         mapped: u64,
+    },
+    /// The user has too few subordinate ids.
+    Ranges {
+        /// The user, by name where there is one.
+        user: String,
+        /// Whether the user has a name.
+        known: bool,
+        /// How many `/etc/subuid` gives.
+        uids: u64,
+        /// How many `/etc/subgid` gives.
+        gids: u64,
+        /// The first id that neither file gives to anyone.
+        first_free: u64,
+    },
+    /// `newuidmap` or `newgidmap` is not installed.
+    NoHelper,
+    /// The process was started so that setuid programs do nothing.
+    NoNewPrivileges,
+    /// A container keeps everything inside, setuid programs too, from changing ids.
+    NoSetId,
+    /// `newuidmap` or `newgidmap` is where setuid programs do nothing.
+    HelperOnNosuid {
+        /// The program.
+        path: PathBuf,
+    },
+    /// `newuidmap` or `newgidmap` has lost its rights.
+    HelperUnprivileged {
+        /// The program.
+        path: PathBuf,
+    },
+    /// `newuidmap` or `newgidmap` refuses.
+    HelperRefused {
+        /// What it says.
+        said: String,
     },
     /// The machine's administrator has turned user namespaces off.
     Setting {
@@ -69,6 +105,29 @@ impl fmt::Display for Obstacle {
             Self::Unsupported => formatter.write_str("not supported by this version"),
             Self::NotPrivileged => formatter.write_str("needs CAP_SYS_ADMIN, which this process does not have"),
             Self::FewIds { mapped } => write!(formatter, "needs 65536 user ids, this user namespace has {mapped}"),
+            Self::Ranges { user, uids, gids, .. } => {
+                let (file, found) = if *uids < NEEDED { ("/etc/subuid", uids) } else { ("/etc/subgid", gids) };
+                match found {
+                    0 => write!(formatter, "{file} gives {user} no subordinate ids"),
+                    _ => write!(formatter, "{file} gives {user} {found} subordinate ids, and {NEEDED} are needed"),
+                }
+            }
+            Self::NoHelper => formatter.write_str("the programs newuidmap and newgidmap are not installed"),
+            Self::NoNewPrivileges => {
+                formatter.write_str("newuidmap cannot work: this process was started with `no new privileges`")
+            }
+            Self::NoSetId => formatter
+                .write_str("newuidmap cannot work: CAP_SETUID and CAP_SETGID were taken away from this container"),
+            Self::HelperOnNosuid { path } => {
+                write!(formatter, "{} cannot work: it is on a file system mounted nosuid", path.display())
+            }
+            Self::HelperUnprivileged { path } => {
+                write!(formatter, "{} has neither the set-user-ID bit nor a capability", path.display())
+            }
+            Self::HelperRefused { said } if said.is_empty() => {
+                formatter.write_str("newuidmap refuses, and says nothing")
+            }
+            Self::HelperRefused { said } => formatter.write_str(said),
             Self::Setting { name, found, .. } => write!(formatter, "the sysctl {name} is {found}"),
             Self::AppArmor => formatter.write_str("AppArmor restricts unprivileged user namespaces"),
             Self::Profile { name, step } => write!(formatter, "the AppArmor profile {name} refuses to {step}"),
@@ -90,6 +149,21 @@ impl Obstacle {
             Self::Unsupported => "choose another sandbox".to_owned(),
             Self::NotPrivileged => "run as root, or use a sandbox that needs no privileges".to_owned(),
             Self::FewIds { .. } => "run outside of this user namespace, or use `userns-single`".to_owned(),
+            Self::Ranges { user, known, uids, gids, first_free } => {
+                ranges::grant(user, *known, [*uids, *gids], *first_free)
+            }
+            Self::NoHelper => "as root: apt-get install uidmap (other distributions: shadow-utils)".to_owned(),
+            Self::NoNewPrivileges => "start it without `no new privileges` (Docker: --security-opt no-new-privileges, \
+                                      Kubernetes: allowPrivilegeEscalation, systemd: NoNewPrivileges=)"
+                .to_owned(),
+            Self::NoSetId => "start the container with --cap-add=SETUID --cap-add=SETGID".to_owned(),
+            Self::HelperOnNosuid { .. } => "mount that file system without the option nosuid".to_owned(),
+            Self::HelperUnprivileged { path } => format!("as root: chmod u+s {}", path.display()),
+            Self::HelperRefused { .. } => {
+                "the ids of /etc/subuid and /etc/subgid must exist in the container, if this is one, and this process \
+                 must have the ids of its user's account"
+                    .to_owned()
+            }
             Self::Setting { name, wanted, .. } => format!("as root: sysctl -w {name}={wanted}"),
             Self::AppArmor => "as root: sysctl -w kernel.apparmor_restrict_unprivileged_userns=0, or load an AppArmor \
                                profile for this program that contains `userns,`"
@@ -188,6 +262,13 @@ mod tests {
             Obstacle::Unsupported,
             Obstacle::NotPrivileged,
             Obstacle::FewIds { mapped: 1 },
+            Obstacle::Ranges { user: "u".to_owned(), known: true, uids: 0, gids: 0, first_free: 100_000 },
+            Obstacle::NoHelper,
+            Obstacle::NoNewPrivileges,
+            Obstacle::NoSetId,
+            Obstacle::HelperOnNosuid { path: "/usr/bin/newuidmap".into() },
+            Obstacle::HelperUnprivileged { path: "/usr/bin/newuidmap".into() },
+            Obstacle::HelperRefused { said: String::new() },
             Obstacle::Setting { name: "user.max_user_namespaces", found: "0".to_owned(), wanted: "15000" },
             Obstacle::AppArmor,
             Obstacle::Profile { name: "docker-default".to_owned(), step: "mount overlayfs" },

@@ -49,6 +49,8 @@ pub(crate) struct Command {
     pub(crate) open_files: Rlimit,
     pub(crate) become_user: BecomeUser,
     pub(crate) filter: Vec<sock_filter>,
+    /// Whether the filter asks a supervisor.
+    pub(crate) asks: bool,
 }
 
 /// How the command gets its ids.
@@ -67,7 +69,11 @@ impl Plan {
     /// Plans a run.
     pub(crate) fn new(job: &Job, stage: &Stage, rung: Rung) -> Result<Self, RunError> {
         let supervised = rung == Rung::UsernsSingle;
-        let filter = if supervised { filter::supervised(!stage.records_below.is_empty()) } else { filter::plain() };
+        let filter = match rung {
+            Rung::UsernsSingle => filter::supervised(!stage.records_below.is_empty()),
+            Rung::Userns => filter::devices(),
+            Rung::Root | Rung::Chroot | Rung::None => filter::plain(),
+        };
         let become_user = if supervised {
             BecomeUser::Supervised { slack: identity::FIRST_SLACK }
         } else {
@@ -85,6 +91,7 @@ impl Plan {
             open_files: Rlimit { current: Some(OPEN_FILES.min(most)), maximum: Some(most) },
             become_user,
             filter,
+            asks: matches!(rung, Rung::Userns | Rung::UsernsSingle),
         };
         Ok(Self {
             stage: c_string(stage.directory.as_os_str())?,

@@ -12,7 +12,9 @@ use rustix::mount::{
 };
 use rustix::thread::CapabilitySet;
 
+use crate::helpers::Helpers;
 use crate::obstacle::Obstacle;
+use crate::ranges::Ranges;
 use crate::rung::Rung;
 use crate::sys::{self, Cloned};
 
@@ -43,11 +45,12 @@ pub(crate) fn try_rung(rung: Rung) -> Result<(), Obstacle> {
             if mapped < ALL_IDS {
                 return Err(Obstacle::FewIds { mapped });
             }
-            try_in_child(&Attempt { user_namespace: None })
+            try_in_child(&Attempt { user_namespace: UserNamespace::None })
         }
-        Rung::UsernsSingle => try_in_child(&Attempt { user_namespace: Some(Maps::of_this_user()) }),
+        Rung::Userns => try_in_child(&Attempt { user_namespace: UserNamespace::Range(Ranges::of_this_user()?) }),
+        Rung::UsernsSingle => try_in_child(&Attempt { user_namespace: UserNamespace::OneId(Maps::of_this_user()) }),
         Rung::None => Ok(()),
-        Rung::Userns | Rung::Chroot => Err(Obstacle::Unsupported),
+        Rung::Chroot => Err(Obstacle::Unsupported),
     }
 }
 
@@ -154,39 +157,90 @@ impl Step {
 }
 
 struct Attempt {
-    user_namespace: Option<Maps>,
+    user_namespace: UserNamespace,
+}
+
+/// In which user namespace something is tried.
+enum UserNamespace {
+    /// That of the caller.
+    None,
+    /// A new one, which maps a range of ids.
+    Range(Ranges),
+    /// A new one, which maps one id.
+    OneId(Maps),
 }
 
 fn try_in_child(attempt: &Attempt) -> Result<(), Obstacle> {
     let report = |errno| Obstacle::of(Step::Fork, errno);
     let (ours, theirs) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(report)?;
-    let pidfd = match sys::clone_process(0).map_err(report)? {
+    let (told, go) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(report)?;
+    let (pid, pidfd) = match sys::clone_process(0).map_err(report)? {
         Cloned::Child => {
-            if let Err((step, errno)) = attempt.all() {
-                let errno = errno.raw_os_error().to_ne_bytes();
-                let _ = rustix::io::write(&theirs, &[step as u8, errno[0], errno[1], errno[2], errno[3]]);
+            // Otherwise the end of the other process would not be seen.
+            drop((ours, go));
+            if let Err((step, errno)) = attempt.all(&Mapper { theirs: &theirs, told: &told }) {
+                let _ = send_report(&theirs, step, errno.raw_os_error());
             }
             sys::exit_now(0)
         }
-        Cloned::Parent { pidfd, .. } => pidfd,
+        Cloned::Parent { pid, pidfd } => (pid, pidfd),
     };
-    drop(theirs);
-    let failure = read_failure(&ours);
+    drop((theirs, told));
+    let outcome = outcome_of(attempt, pid, &ours, go);
     sys::reap(&pidfd).map_err(report)?;
-    match failure.map_err(report)? {
-        None => Ok(()),
-        Some((step, errno)) => Err(Obstacle::of(step, errno)),
+    outcome
+}
+
+/// Waits for what a child reports, and maps its ids when it asks for that.
+fn outcome_of(attempt: &Attempt, pid: rustix::process::Pid, reports: &OwnedFd, go: OwnedFd) -> Result<(), Obstacle> {
+    let fork = |errno| Obstacle::of(Step::Fork, errno);
+    loop {
+        match (read_report(reports).map_err(fork)?, &attempt.user_namespace) {
+            (None, _) => return Ok(()),
+            (Some((_, None)), UserNamespace::Range(ranges)) => {
+                Helpers::start(pid, ranges).map_err(fork)?.map()?;
+                rustix::io::write(&go, b"g").map_err(fork)?;
+            }
+            (Some((_, None)), _) => return Err(fork(Errno::PROTO)),
+            (Some((step, Some(errno))), _) => return Err(Obstacle::of(step, errno)),
+        }
     }
 }
 
-fn read_failure(pipe: &OwnedFd) -> Result<Option<(Step, Errno)>, Errno> {
+/// How a child in a new user namespace has its ids mapped from outside.
+struct Mapper<'a> {
+    theirs: &'a OwnedFd,
+    told: &'a OwnedFd,
+}
+
+impl Mapper<'_> {
+    /// Asks for it, and waits. An error if the parent could not do it, which knows why.
+    fn map(&self) -> Result<(), Errno> {
+        send_report(self.theirs, Step::IdMap, 0)?;
+        match rustix::io::retry_on_intr(|| rustix::io::read(self.told, &mut [0; 1]))? {
+            1 => Ok(()),
+            _ => Err(Errno::PIPE),
+        }
+    }
+}
+
+/// An errno of 0 is no failure: the child is in its namespace and waits.
+fn send_report(pipe: &OwnedFd, step: Step, errno: i32) -> Result<(), Errno> {
+    let errno = errno.to_ne_bytes();
+    rustix::io::write(pipe, &[step as u8, errno[0], errno[1], errno[2], errno[3]]).map(drop)
+}
+
+fn read_report(pipe: &OwnedFd) -> Result<Option<(Step, Option<Errno>)>, Errno> {
     let mut failure = [0; 5];
     match rustix::io::retry_on_intr(|| rustix::io::read(pipe, &mut failure))? {
         0 => Ok(None),
         5 => {
             let [step, errno @ ..] = failure;
             let step = Step::ALL.get(usize::from(step)).copied().ok_or(Errno::PROTO)?;
-            Ok(Some((step, sys::errno_of(i32::from_ne_bytes(errno)).ok_or(Errno::PROTO)?)))
+            match i32::from_ne_bytes(errno) {
+                0 => Ok(Some((step, None))),
+                errno => Ok(Some((step, Some(sys::errno_of(errno).ok_or(Errno::PROTO)?)))),
+            }
         }
         _ => Err(Errno::PROTO),
     }
@@ -201,11 +255,19 @@ fn at(step: Step) -> impl Fn(Errno) -> (Step, Errno) {
 
 impl Attempt {
     /// Does once what `enter` and a run do. In a child: allocates nothing.
-    fn all(&self) -> Tried {
-        if let Some(maps) = &self.user_namespace {
-            sys::unshare(libc::CLONE_NEWUSER).map_err(at(Step::UserNamespace))?;
-            maps.write().map_err(at(Step::IdMap))?;
-            sys::has_notification().map_err(at(Step::Notify))?;
+    fn all(&self, mapper: &Mapper<'_>) -> Tried {
+        match &self.user_namespace {
+            UserNamespace::None => {}
+            UserNamespace::Range(_) => {
+                sys::unshare(libc::CLONE_NEWUSER).map_err(at(Step::UserNamespace))?;
+                mapper.map().map_err(at(Step::IdMap))?;
+                sys::has_notification().map_err(at(Step::Notify))?;
+            }
+            UserNamespace::OneId(maps) => {
+                sys::unshare(libc::CLONE_NEWUSER).map_err(at(Step::UserNamespace))?;
+                maps.write().map_err(at(Step::IdMap))?;
+                sys::has_notification().map_err(at(Step::Notify))?;
+            }
         }
         sys::unshare(libc::CLONE_NEWNS).map_err(at(Step::PrivateMounts))?;
         let private = MountPropagationFlags::REC | MountPropagationFlags::PRIVATE;
@@ -220,8 +282,8 @@ impl Attempt {
                 drop(theirs);
                 let proc = report_of(&ours).map_err(at(Step::Proc));
                 let slack = match self.user_namespace {
-                    Some(_) => read_slack(pid).map_err(at(Step::TimerSlack)),
-                    None => Ok(()),
+                    UserNamespace::OneId(_) => read_slack(pid).map_err(at(Step::TimerSlack)),
+                    UserNamespace::None | UserNamespace::Range(_) => Ok(()),
                 };
                 let _ = rustix::process::pidfd_send_signal(&pidfd, rustix::process::Signal::KILL);
                 let _ = sys::reap(&pidfd);

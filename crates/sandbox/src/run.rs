@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 
+use layer::record::Owners;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::fs::{MemfdFlags, Mode, OFlags};
 use rustix::io::Errno;
@@ -143,7 +144,7 @@ impl Sandbox {
             let mut records = Some(records);
             let end = watch.until_the_end(&started.output, output, &mut |run| {
                 let (own, below) = records.take().unwrap_or_default();
-                let supervisor_of_run = Supervisor::new(run, &job.user, &job.upper, own, below)?;
+                let supervisor_of_run = Supervisor::new(run, self.owners(), &job.user, &job.upper, own, below)?;
                 let stop = &stop;
                 supervisor = Some(scope.spawn(move || supervisor_of_run.serve(stop)));
                 Ok(())
@@ -152,6 +153,8 @@ impl Sandbox {
             let served = supervisor.map(thread::ScopedJoinHandle::join);
             let outcome = end?;
             match served {
+                // Elsewhere there is no sidecar, and what may be in it concerns files that are gone.
+                Some(Ok(Ok(_))) if self.owners() != Owners::Recorded => {}
                 Some(Ok(Ok(records))) => {
                     records.save(&job.upper).map_err(|source| RunError::Prepare { path: job.upper.links(), source })?
                 }

@@ -11,6 +11,7 @@
 //! - [`identity`]: who a thread believes to be
 //! - [`memory`], [`place`]: what a caller's pointers and paths mean
 //! - [`owners`], [`create`], [`attributes`], [`stat`]: the calls
+//! - [`device`]: what is different where owners are real (`Owners::Mapped`), and only device nodes are recorded
 //!
 //! Nothing here keeps anyone from anything: processes inside have the same rights, all of them the builder's own user,
 //! and reach nothing but the root filesystem. So it does not matter that memory may change between look and act.
@@ -19,6 +20,7 @@ pub(crate) mod identity;
 
 mod attributes;
 mod create;
+mod device;
 mod memory;
 mod owners;
 mod place;
@@ -28,7 +30,7 @@ use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::PathBuf;
 
-use layer::record::{Node, NodeKey, Record, Sidecar, TreeDir};
+use layer::record::{Node, NodeKey, Owners, Record, Sidecar, TreeDir};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, ResolveFlags, StatxFlags, Uid};
 use rustix::io::Errno;
@@ -44,6 +46,7 @@ use place::{Callers, Place};
 /// The supervisor of one run.
 pub(crate) struct Supervisor {
     listener: Listener,
+    owners: Owners,
     /// The mount namespace of the run.
     mounts: OwnedFd,
     /// The builder's `/proc`.
@@ -59,6 +62,7 @@ pub(crate) struct Supervisor {
 
 /// What is known about a run.
 struct State {
+    owners: Owners,
     identities: Identities,
     records: Sidecar,
     below: Sidecar,
@@ -84,6 +88,7 @@ impl Supervisor {
     /// Gets ready to answer for a run over `upper`.
     pub(crate) fn new(
         run: Supervise,
+        owners: Owners,
         user: &User,
         upper: &TreeDir,
         records: Sidecar,
@@ -92,6 +97,7 @@ impl Supervisor {
         let directory = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         Ok(Self {
             listener: Listener::new(run.listener),
+            owners,
             mounts: run.mounts,
             proc: rustix::fs::open(c"/proc", directory, Mode::empty())?,
             upper: rustix::fs::open(upper.root(), directory, Mode::empty())?,
@@ -103,11 +109,11 @@ impl Supervisor {
 
     /// Answers until the last caller has gone, or `stop` becomes readable. Returns the upper tree's records.
     pub(crate) fn serve(self, stop: &OwnedFd) -> Result<Sidecar, Errno> {
-        let Self { listener, mounts, proc, upper, identities, records, below } = self;
+        let Self { listener, owners, mounts, proc, upper, identities, records, below } = self;
         sys::enter_mount_namespace(mounts.as_fd())?;
         rustix::process::fchdir(&proc)?;
         let (roots, callers) = (Roots::new(proc, upper)?, Callers::default());
-        let mut state = State { identities, records, below, roots, callers };
+        let mut state = State { owners, identities, records, below, roots, callers };
         loop {
             let mut ready =
                 [PollFd::from_borrowed_fd(listener.descriptor(), PollFlags::IN), PollFd::new(stop, PollFlags::IN)];

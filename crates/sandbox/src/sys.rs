@@ -189,6 +189,22 @@ pub(crate) fn execute(program: &CStr, arguments: &Strings, environment: &Strings
     last_errno()
 }
 
+/// Becomes another program of this name, found as a shell finds it, in the environment that this process has; returns
+/// only if that is impossible.
+pub(crate) fn execute_from_path(name: &CStr, arguments: &Strings) -> Errno {
+    // SAFETY: the array ends with a null pointer and points to strings that `Strings` keeps alive. The C library looks
+    // for the program with memory of its own stack only.
+    unsafe { libc::execvp(name.as_ptr(), arguments.pointers.as_ptr()) };
+    last_errno()
+}
+
+/// Becomes another program, in the environment that this process has; returns only if that is impossible.
+pub(crate) fn execute_with_environment(program: &CStr, arguments: &Strings) -> Errno {
+    // SAFETY: the array ends with a null pointer and points to strings that `Strings` keeps alive.
+    unsafe { libc::execv(program.as_ptr(), arguments.pointers.as_ptr()) };
+    last_errno()
+}
+
 /// Enters the mount namespace of another process with this thread alone.
 pub(crate) fn enter_mount_namespace(namespace: BorrowedFd<'_>) -> Result<(), Errno> {
     // SAFETY: from here on this thread has a root, a working directory and a umask of its own; no memory is touched.
@@ -217,11 +233,16 @@ pub(crate) fn errno_of(number: i32) -> Option<Errno> {
 
 /// Waits for a child and forgets it.
 pub(crate) fn reap(pidfd: &OwnedFd) -> Result<(), Errno> {
+    reap_status(pidfd).map(drop)
+}
+
+/// The same, and what the child has exited with; none if it was killed.
+pub(crate) fn reap_status(pidfd: &OwnedFd) -> Result<Option<i32>, Errno> {
     let id = rustix::process::WaitId::PidFd(pidfd.as_fd());
     loop {
         match rustix::process::waitid(id.clone(), rustix::process::WaitIdOptions::EXITED) {
             Err(Errno::INTR) => {}
-            done => return done.map(drop),
+            done => return done.map(|status| status.and_then(|status| status.exit_status())),
         }
     }
 }

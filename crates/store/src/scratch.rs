@@ -66,13 +66,14 @@ impl Drop for Scratch {
 
 /// Removes what dead processes left in `incoming`. What cannot be removed stays for the next time.
 pub(crate) fn sweep(incoming: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(incoming)? {
-        let path = entry?.path();
-        let _ = if path.extension().is_some_and(|extension| extension == "lock") {
-            sweep_locked(&path)
-        } else {
-            sweep_orphan(&path)
-        };
+    let paths: Vec<PathBuf> = fs::read_dir(incoming)?.map(|entry| Ok(entry?.path())).collect::<io::Result<_>>()?;
+    let is_lock = |path: &&PathBuf| path.extension().is_some_and(|extension| extension == "lock");
+    // What an interrupted sweep has left is an orphan once the lock file is gone, so that comes afterwards.
+    for path in paths.iter().filter(is_lock) {
+        let _ = sweep_locked(path);
+    }
+    for path in paths.iter().filter(|path| !is_lock(path)) {
+        let _ = sweep_orphan(path);
     }
     Ok(())
 }
@@ -165,6 +166,7 @@ mod tests {
         fs::create_dir(incoming.path().join("dead1")).unwrap();
         fs::write(incoming.path().join("dead1/0"), "half").unwrap();
         fs::write(incoming.path().join("dead1.lock"), "").unwrap();
+        fs::create_dir_all(incoming.path().join("dead1.removed-0/deep")).unwrap();
         fs::create_dir_all(incoming.path().join("dead2.removed-7/deep")).unwrap();
         let alive = Arc::new(Scratch::create(incoming.path()).unwrap());
         let (file, _) = ScratchFile::create(&alive).unwrap();

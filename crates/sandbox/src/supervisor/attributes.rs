@@ -5,7 +5,7 @@ use std::ffi::CString;
 use std::os::fd::OwnedFd;
 
 use layer::record::{
-    ACCESS_ACL_XATTR, CAPABILITY_XATTR, DEFAULT_ACL_XATTR, Node, RECORD_XATTR, Record, acl_under_mode,
+    ACCESS_ACL_XATTR, CAPABILITY_XATTR, DEFAULT_ACL_XATTR, Node, Owners, RECORD_XATTR, Record, acl_under_mode,
 };
 use rustix::fs::{AtFlags, CWD, FileType, Mode, XattrFlags};
 use rustix::io::Errno;
@@ -57,6 +57,9 @@ impl Handling<'_> {
         if attribute == Attribute::Record {
             return Err(Answer::Error(Errno::NODATA));
         }
+        if self.state.owners != Owners::Recorded {
+            return Ok(Answer::Continue);
+        }
         let Some(record) = self.state.record_at(self.call, &place)? else { return Ok(Answer::Continue) };
         let Some(value) = record.xattrs.get(attribute.name().as_bytes()) else { return Ok(Answer::Continue) };
         if attribute == Attribute::AccessAcl {
@@ -102,6 +105,9 @@ impl Handling<'_> {
         let attribute = self.attribute()?;
         if attribute == Attribute::Record {
             return Err(Answer::Error(Errno::OPNOTSUPP));
+        }
+        if self.state.owners != Owners::Recorded {
+            return Ok(Answer::Continue);
         }
         let size = self.call.arguments[3];
         if size > LARGEST {
@@ -183,6 +189,9 @@ impl Handling<'_> {
         let attribute = self.attribute()?;
         if attribute == Attribute::Record {
             return Err(Answer::Error(Errno::NODATA));
+        }
+        if self.state.owners != Owners::Recorded {
+            return Ok(Answer::Continue);
         }
         let file = self.file(&place)?;
         let node = node(&file).map_err(kernel_says)?;

@@ -5,7 +5,7 @@ use std::ffi::{CStr, CString};
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 
-use layer::record::{ACCESS_ACL_XATTR, DEFAULT_ACL_XATTR, Device, DeviceKind, Node, Record};
+use layer::record::{ACCESS_ACL_XATTR, DEFAULT_ACL_XATTR, Device, DeviceKind, Node, Owners, Record};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
@@ -139,6 +139,12 @@ impl Handling<'_> {
         let device = |kind| Device { kind, major, minor };
         let new = match FileType::from_raw_mode(mode) {
             FileType::CharacterDevice if number == 0 => return Ok(Answer::Continue),
+            FileType::CharacterDevice if self.state.owners == Owners::Mapped => {
+                return self.record_device(&directory, &name, device(DeviceKind::Char), mode);
+            }
+            FileType::BlockDevice if self.state.owners == Owners::Mapped => {
+                return self.record_device(&directory, &name, device(DeviceKind::Block), mode);
+            }
             FileType::CharacterDevice => New::Device { device: device(DeviceKind::Char), mode },
             FileType::BlockDevice => New::Device { device: device(DeviceKind::Block), mode },
             file_type @ (FileType::Fifo | FileType::Socket) => New::Special { file_type, mode },

@@ -3,7 +3,7 @@
 
 use std::mem::MaybeUninit;
 
-use layer::record::{Device, DeviceKind};
+use layer::record::{Device, DeviceKind, Owners};
 use rustix::io::Errno;
 
 use super::place::Place;
@@ -16,7 +16,9 @@ impl Handling<'_> {
     pub(super) fn stat(&mut self, place: Place, buffer: usize) -> Reply {
         let Some(record) = self.state.record_at(self.call, &place)? else { return Ok(Answer::Continue) };
         let mut stat = stat(&place).map_err(kernel_says)?;
-        (stat.st_uid, stat.st_gid) = (record.uid, record.gid);
+        if self.state.owners == Owners::Recorded {
+            (stat.st_uid, stat.st_gid) = (record.uid, record.gid);
+        }
         if let Some(device) = record.device {
             stat.st_mode = (stat.st_mode & !libc::S_IFMT) | file_type(device);
             stat.st_rdev = device.number();
@@ -29,7 +31,9 @@ impl Handling<'_> {
         let Some(record) = self.state.record_at(self.call, &place)? else { return Ok(Answer::Continue) };
         let (flags, mask) = (self.int(2), self.word(3));
         let mut stat = statx(&place, flags, mask).map_err(kernel_says)?;
-        (stat.stx_uid, stat.stx_gid) = (record.uid, record.gid);
+        if self.state.owners == Owners::Recorded {
+            (stat.stx_uid, stat.stx_gid) = (record.uid, record.gid);
+        }
         if let Some(device) = record.device {
             let permissions = u32::from(stat.stx_mode) & !libc::S_IFMT;
             stat.stx_mode = (permissions | file_type(device)) as u16;

@@ -1,4 +1,4 @@
-//! What tests build with: a small root filesystem, trees, and builders of both kinds.
+//! What tests build with: a small root filesystem, trees, and builders of all kinds.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
@@ -9,21 +9,30 @@ use std::sync::OnceLock;
 /// The plain user as whom the builder runs on `userns-single`.
 pub(crate) const PLAIN_USER: u32 = 65534;
 
+/// The plain user who has a range of subordinate ids, in an `/etc` that only the tests see.
+pub(crate) const RANGED_USER: u32 = 4242;
+
+/// Two ranges, one by name and one by number, which are enough together.
+pub(crate) const RANGES: &str = "root:100000:65536\nstone:300000:40000\n4242:400000:30000\n";
+
 /// The rungs under test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum As {
     /// Root, on the rung `root`.
     Root,
+    /// A plain user with a range of subordinate ids, on the rung `userns`.
+    RangedUser,
     /// A plain user, on the rung `userns-single`.
     PlainUser,
 }
 
-pub(crate) const BOTH: [As; 2] = [As::Root, As::PlainUser];
+pub(crate) const ALL: [As; 3] = [As::Root, As::RangedUser, As::PlainUser];
 
 impl As {
     pub(crate) fn rung(self) -> &'static str {
         match self {
             Self::Root => "root",
+            Self::RangedUser => "userns",
             Self::PlainUser => "userns-single",
         }
     }
@@ -31,6 +40,7 @@ impl As {
     fn uid(self) -> u32 {
         match self {
             Self::Root => 0,
+            Self::RangedUser => RANGED_USER,
             Self::PlainUser => PLAIN_USER,
         }
     }
@@ -68,11 +78,14 @@ const BUSYBOX: &str = "/bin/busybox";
 /// Fails, with what to do, if the machine cannot run these tests.
 pub(crate) fn require_tools() {
     assert!(rustix::process::geteuid().is_root(), "these tests need root, to run builders as root and as a plain user");
-    let missing: Vec<&str> =
-        TOOLS.into_iter().chain([BUSYBOX, "/usr/bin/setpriv"]).filter(|tool| !Path::new(tool).exists()).collect();
+    let missing: Vec<&str> = TOOLS
+        .into_iter()
+        .chain([BUSYBOX, "/usr/bin/newuidmap", "/usr/bin/setpriv", "/usr/bin/unshare"])
+        .filter(|tool| !Path::new(tool).exists())
+        .collect();
     assert!(
         missing.is_empty(),
-        "missing: {missing:?}; apt-get install busybox-static dash coreutils tar util-linux dpkg libcap2-bin libpam-modules"
+        "missing: {missing:?}; apt-get install busybox-static dash coreutils tar util-linux dpkg libcap2-bin libpam-modules uidmap"
     );
     let libraries = libraries_of(Path::new(BUSYBOX));
     assert!(libraries.is_empty(), "{BUSYBOX} is not static; apt-get install busybox-static");
@@ -115,6 +128,7 @@ impl Bench {
         let program = template().join("probe");
         let mut command = match self.who {
             As::Root => Command::new(program),
+            As::RangedUser => ranged_user(etc(), "", &[], program.as_path()),
             As::PlainUser => {
                 let mut command = Command::new("setpriv");
                 command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]).arg(program);
@@ -142,6 +156,13 @@ impl Bench {
     /// Every path of a tree, with all that a layer stores.
     pub(crate) fn dump(&self, tree: &Path) -> String {
         self.builder("dump").arg(tree).run()
+    }
+
+    /// The bytes of the layer that a tree is over another one.
+    pub(crate) fn layer(&self, tree: &Path, below: &Path) -> Vec<u8> {
+        let output = self.builder("layer").arg(tree).arg(below).output();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        output.stdout
     }
 }
 
@@ -179,6 +200,36 @@ impl Builder {
     }
 }
 
+/// A program as the user with a range, where `/etc` is another one, after root has run a script in mounts of its own.
+/// `options` are more of setpriv's.
+pub(crate) fn ranged_user(etc: &Path, script: &str, options: &[&str], program: &Path) -> Command {
+    let script =
+        format!("cp /usr/bin/setpriv \"$0/setpriv\"; mount --bind \"$0\" /etc\n{script}\nexec /etc/setpriv \"$@\"");
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--propagation", "private", "sh", "-ec", &script]).arg(etc);
+    command.args(["--reuid", "4242", "--regid", "4242", "--clear-groups"]).args(options).arg(program);
+    command
+}
+
+/// A copy of `/etc` in which there is a user `stone`, and these are the ranges.
+pub(crate) fn etc_with(ranges: &str) -> tempfile::TempDir {
+    let directory = tempfile::Builder::new().prefix("drystone-etc-").tempdir_in("/var/tmp").unwrap();
+    let copied = Command::new("cp").args(["-a", "/etc/."]).arg(directory.path()).status().unwrap();
+    assert!(copied.success());
+    let at = |name: &str| directory.path().join(name);
+    let mut accounts = fs::read_to_string("/etc/passwd").unwrap();
+    accounts.push_str("stone:x:4242:4242::/nonexistent:/usr/sbin/nologin\n");
+    fs::write(at("passwd"), accounts).unwrap();
+    fs::write(at("subuid"), ranges).unwrap();
+    fs::write(at("subgid"), ranges).unwrap();
+    directory
+}
+
+fn etc() -> &'static Path {
+    static ETC: OnceLock<tempfile::TempDir> = OnceLock::new();
+    ETC.get_or_init(|| etc_with(RANGES)).path()
+}
+
 /// The root filesystem as plain files, readable by everybody; made once.
 pub(crate) fn template() -> &'static Path {
     static TEMPLATE: OnceLock<tempfile::TempDir> = OnceLock::new();
@@ -191,9 +242,10 @@ pub(crate) fn template() -> &'static Path {
     made.path()
 }
 
-/// Removes the template: a static value is not dropped.
-pub(crate) fn remove_template() {
+/// Removes what is made once: a static value is not dropped.
+pub(crate) fn remove_what_is_shared() {
     let _ = fs::remove_dir_all(template());
+    let _ = fs::remove_dir_all(etc());
 }
 
 fn fill(root: &Path) {

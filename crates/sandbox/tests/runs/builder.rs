@@ -10,7 +10,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use layer::diff::Rules;
+use layer::entry::ImagePath;
 use layer::record::{self, Owners, Sidecar, TreeDir};
+use layer::write::EntryWriter;
 use sandbox::{Choice, Job, Mount, MountSource, Network, Outcome, RunError, Sandbox, Stdin, User};
 
 /// What a builder exits with when a run was impossible.
@@ -34,6 +37,7 @@ pub(crate) fn main(arguments: &[String]) -> ExitCode {
         "run" => run(&sandbox, rest),
         "make-tree" => make_tree(rest),
         "dump" => dump(sandbox.owners(), Path::new(&rest[0])),
+        "layer" => layer(sandbox.owners(), rest),
         "reason" => println!("{}", sandbox.reason()),
         action => panic!("{action}"),
     }
@@ -168,6 +172,15 @@ fn copy(from: &Path, to: &Path) {
             fs::copy(&from, &to).unwrap();
         }
     }
+}
+
+/// Writes what the first tree changes in the others as a layer's entries.
+fn layer(owners: Owners, trees: &[String]) {
+    let trees: Vec<TreeDir> = trees.iter().map(TreeDir::new).collect();
+    let keep = |_: &ImagePath, _: &fs::Metadata| true;
+    let rules = Rules { since: i64::MIN, latest: 0, keep: &keep };
+    let changes = layer::diff::changes(&trees[0], &trees[1..], owners, &rules).unwrap();
+    layer::diff::write(&changes, &mut EntryWriter::new(std::io::stdout().lock())).unwrap();
 }
 
 /// Prints what a layer would store of each file of a tree, times excepted.

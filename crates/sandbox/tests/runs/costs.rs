@@ -1,13 +1,13 @@
-//! What the supervisor costs: the same calls inside, as root and as a plain user.
+//! What the supervisor costs: the same calls inside, on each rung.
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 
-use crate::bench::{As, BOTH, Bench, remove_template};
+use crate::bench::{ALL, Bench, remove_what_is_shared};
 
 pub(crate) fn main() -> ExitCode {
     let mut costs: BTreeMap<String, Vec<u128>> = BTreeMap::new();
-    for who in BOTH {
+    for who in ALL {
         let bench = Bench::new(who);
         let (base, upper) = (bench.base(), bench.tree("upper"));
         let text = bench.run(&[&base], &upper).args(&["--", "/probe", "probe", "costs", "20000"]).run();
@@ -16,10 +16,11 @@ pub(crate) fn main() -> ExitCode {
             costs.entry(name.to_owned()).or_default().push(cost.parse().unwrap());
         }
     }
-    println!("{:<16}{:>12}{:>16}{:>8}", "nanoseconds", As::Root.rung(), As::PlainUser.rung(), "ratio");
+    let [root, ranged, plain] = ALL.map(|who| who.rung());
+    println!("{:<16}{root:>12}{ranged:>16}{plain:>16}", "nanoseconds");
     for (name, costs) in costs {
-        println!("{name:<16}{:>12}{:>16}{:>8.1}", costs[0], costs[1], costs[1] as f64 / costs[0] as f64);
+        println!("{name:<16}{:>12}{:>16}{:>16}", costs[0], costs[1], costs[2]);
     }
-    remove_template();
+    remove_what_is_shared();
     ExitCode::SUCCESS
 }

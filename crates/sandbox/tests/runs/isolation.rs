@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::bench::{As, BOTH, Bench};
+use crate::bench::{ALL, As, Bench};
 use crate::{Test, tests};
 
 pub(crate) const TESTS: &[Test] = tests![
@@ -20,7 +20,7 @@ fn without_network_there_is_only_a_loopback_interface() {
         text.lines().skip(2).filter_map(|line| Some(line.split_once(':')?.0.trim().to_owned())).collect()
     };
     let host = interfaces(&fs::read_to_string("/proc/net/dev").unwrap());
-    for who in BOTH {
+    for who in ALL {
         let bench = Bench::new(who);
         let (base, upper) = (bench.base(), bench.tree("upper"));
         let text = bench.shell(&[&base], &upper, "cat /proc/net/dev");
@@ -35,7 +35,7 @@ fn without_network_there_is_only_a_loopback_interface() {
 }
 
 fn calls_that_lead_out_are_refused() {
-    for who in BOTH {
+    for who in ALL {
         let bench = Bench::new(who);
         let (base, upper) = (bench.base(), bench.tree("upper"));
         bench.run(&[&base], &upper).args(&["--", "/probe", "probe", "refused"]).run();
@@ -43,7 +43,7 @@ fn calls_that_lead_out_are_refused() {
 }
 
 fn calls_that_wait_for_a_disk_succeed_at_once() {
-    for who in BOTH {
+    for who in ALL {
         let bench = Bench::new(who);
         let (base, upper) = (bench.base(), bench.tree("upper"));
         bench.run(&[&base], &upper).args(&["--", "/probe", "probe", "durable"]).run();
@@ -51,7 +51,7 @@ fn calls_that_wait_for_a_disk_succeed_at_once() {
 }
 
 fn devices_terminals_and_links_of_dev_are_there() {
-    for who in BOTH {
+    for who in ALL {
         let bench = Bench::new(who);
         let (base, upper) = (bench.base(), bench.tree("upper"));
         let script = "echo x > /dev/null; head -c 4 /dev/zero | wc -c; head -c 4 /dev/urandom | wc -c; \
@@ -65,7 +65,7 @@ fn devices_terminals_and_links_of_dev_are_there() {
 }
 
 fn root_inside_has_the_usual_capabilities_and_no_more() {
-    for who in BOTH {
+    for who in ALL {
         let bench = Bench::new(who);
         let (base, upper) = (bench.base(), bench.tree("upper"));
         let text = bench.shell(&[&base], &upper, "grep Cap /proc/self/status | tr '\\t\\n' '  '");
@@ -75,14 +75,16 @@ fn root_inside_has_the_usual_capabilities_and_no_more() {
         );
         assert_eq!(text, expected, "{who:?}");
     }
-    let bench = Bench::new(As::Root);
-    let (base, upper) = (bench.base(), bench.tree("upper"));
-    let user = bench.run(&[&base], &upper).args(&["--user", "105:106:200"]).shell("grep CapEff /proc/self/status");
-    assert_eq!(user.run(), "CapEff:\t0000000000000000\n");
+    for who in [As::Root, As::RangedUser] {
+        let bench = Bench::new(who);
+        let (base, upper) = (bench.base(), bench.tree("upper"));
+        let user = bench.run(&[&base], &upper).args(&["--user", "105:106:200"]).shell("grep CapEff /proc/self/status");
+        assert_eq!(user.run(), "CapEff:\t0000000000000000\n", "{who:?}");
+    }
 }
 
 fn device_nodes_made_inside_lead_nowhere() {
-    for who in BOTH {
+    for who in ALL {
         let bench = Bench::new(who);
         let (base, upper) = (bench.base(), bench.tree("upper"));
         let script = "mknod /tmp/zero c 1 5; mknod /dev/shm/zero c 1 5; stat -c '%F %t:%T' /tmp/zero; \
@@ -93,7 +95,7 @@ fn device_nodes_made_inside_lead_nowhere() {
 }
 
 fn mounts_are_seen_and_leave_no_trace() {
-    for who in BOTH {
+    for who in ALL {
         let bench = Bench::new(who);
         let (base, upper) = (bench.base(), bench.tree("upper"));
         let cache = bench.path("cache");

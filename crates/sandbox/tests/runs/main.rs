@@ -1,9 +1,9 @@
-//! The sandbox as a builder uses it: in processes of its own, as root and as a plain user.
+//! The sandbox as a builder uses it: in processes of its own, as root and as two plain users.
 //!
 //! This one program is four things: the tests; the builder that they start, which enters a sandbox (`builder`); the
 //! program that runs inside where a shell cannot do what is wanted (`probe`); and, called as `runs costs`, a measurement
-//! of what the supervisor costs. It needs root (to be two users) and these of Debian's packages: busybox-static,
-//! dash, coreutils, tar, util-linux, dpkg and libcap2-bin.
+//! of what the supervisor costs. It needs root (to be those users) and these of Debian's packages: busybox-static,
+//! dash, coreutils, tar, util-linux, dpkg, libcap2-bin and uidmap.
 
 #![expect(
     clippy::unwrap_used,
@@ -21,6 +21,7 @@ mod isolation;
 mod lifetime;
 mod owners;
 mod probe;
+mod ranges;
 mod trees;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -48,7 +49,7 @@ fn main() -> ExitCode {
 /// Behaves like the standard harness, as far as cargo and nextest use it.
 fn run_tests(arguments: &[String]) -> ExitCode {
     let has = |flag: &str| arguments.iter().any(|argument| argument == flag);
-    let mut tests: Vec<Test> = [lifetime::TESTS, isolation::TESTS, trees::TESTS, owners::TESTS].concat();
+    let mut tests: Vec<Test> = [lifetime::TESTS, isolation::TESTS, trees::TESTS, owners::TESTS, ranges::TESTS].concat();
     let filters: Vec<&String> =
         arguments.iter().filter(|argument| !argument.starts_with('-') && *argument != "terse").collect();
     let matches =
@@ -65,7 +66,7 @@ fn run_tests(arguments: &[String]) -> ExitCode {
     }
     bench::require_tools();
     let failed: Vec<&str> = tests.iter().filter(|test| !passes(test)).map(|(name, _)| *name).collect();
-    bench::remove_template();
+    bench::remove_what_is_shared();
     println!("\n{} passed, {} failed", tests.len() - failed.len(), failed.len());
     for name in &failed {
         println!("    {name}");

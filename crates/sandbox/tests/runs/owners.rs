@@ -1,10 +1,11 @@
 //! Files belong to whom they should, whoever runs the builder.
 
-use crate::bench::{As, BOTH, Bench};
+use crate::bench::{ALL, As, Bench};
 use crate::{Test, tests};
 
 pub(crate) const TESTS: &[Test] = tests![
-    both_rungs_leave_the_same_trees,
+    all_rungs_leave_the_same_trees,
+    ids_beyond_65535_are_there_where_the_kernel_or_the_supervisor_has_them,
     every_way_to_change_an_owner_is_seen_by_every_way_to_look,
     a_process_is_who_it_made_itself,
     access_control_lists_keep_names_that_do_not_exist_here,
@@ -55,24 +56,35 @@ echo secret > sealed; chmod 0000 sealed; chown 105 sealed; cat sealed; mkdir loc
 # removed again, with records
 echo x > gone; chown 5:5 gone; rm gone; ln -s x gone; chown -h 5:5 gone; rm gone; ln -s y gone
 # nobody special
-chown 65534:65534 n5; chown 4294967294 b; touch -d @0 b
+chown 65534:65534 n5; chown 65535 b; touch -d @0 b
 "#;
 
-fn both_rungs_leave_the_same_trees() {
-    let [root, plain] = BOTH.map(|who| {
+fn all_rungs_leave_the_same_trees() {
+    let [root, ranged, plain] = ALL.map(|who| {
         let bench = Bench::new(who);
         let (base, upper) = (bench.base(), bench.tree("upper"));
         let text = bench.shell(&[&base], &upper, SCRIPT);
-        (text, bench.dump(&upper))
+        (text, bench.dump(&upper), bench.layer(&upper, &base))
     });
-    for (name, left, right) in [("printed", &root.0, &plain.0), ("trees", &root.1, &plain.1)] {
+    let cases = [
+        ("printed", &root.0, &ranged.0, "userns:"),
+        ("trees", &root.1, &ranged.1, "userns:"),
+        ("printed", &root.0, &plain.0, "userns-single:"),
+        ("trees", &root.1, &plain.1, "userns-single:"),
+    ];
+    for (name, left, right, mark) in cases {
         let lines = |text: &str| text.lines().map(str::to_owned).collect::<Vec<_>>();
         let (left, right) = (lines(left), lines(right));
         let only = |these: &[String], those: &[String], mark: &str| -> Vec<String> {
             these.iter().filter(|line| !those.contains(line)).map(|line| format!("{mark} {line}")).collect()
         };
-        let different = [only(&left, &right, "root:"), only(&right, &left, "plain:")].concat();
+        let different = [only(&left, &right, "root:"), only(&right, &left, mark)].concat();
         assert!(different.is_empty(), "{name} differ:\n{}", different.join("\n"));
+    }
+    // Programs of the host are large; of the bytes that differ, the first says where.
+    for (other, mark) in [(&ranged.2, "userns"), (&plain.2, "userns-single")] {
+        let first = root.2.iter().zip(other).position(|(left, right)| left != right);
+        assert!(root.2.len() == other.len() && first.is_none(), "the layer of {mark} differs from byte {first:?}");
     }
     let expected = [
         "/work/d/sub 0:106 2755 directory",
@@ -90,7 +102,7 @@ fn both_rungs_leave_the_same_trees() {
         "/etc/motd 105:106 0000",
         "/bin/ls 105:0 0777 link to busybox",
         "/work/locked/in 0:0 0644",
-        "/work/b 4294967294:106 0644",
+        "/work/b 65535:106 0644",
         "/work/gone 0:0 0777 link to y",
     ];
     for line in expected {
@@ -99,6 +111,20 @@ fn both_rungs_leave_the_same_trees() {
     assert!(
         root.1.contains("/work/capable 0:0 0755 file of") && root.1.contains("security.capability=[01, 00, 00, 02")
     );
+}
+
+fn ids_beyond_65535_are_there_where_the_kernel_or_the_supervisor_has_them() {
+    for who in ALL {
+        let bench = Bench::new(who);
+        let (base, upper) = (bench.base(), bench.tree("upper"));
+        let output = bench.run(&[&base], &upper).shell("touch /work/b; chown 4294967294 /work/b").output();
+        let said = String::from_utf8_lossy(&output.stdout);
+        match who {
+            As::Root | As::PlainUser => assert!(bench.dump(&upper).contains("/work/b 4294967294:0 0644"), "{who:?}"),
+            // The map of the user namespace ends there.
+            As::RangedUser => assert!(said.contains("'/work/b': Invalid argument"), "{said}"),
+        }
+    }
 }
 
 fn every_way_to_change_an_owner_is_seen_by_every_way_to_look() {
@@ -110,7 +136,7 @@ fn a_process_is_who_it_made_itself() {
 }
 
 fn inside(probe: &str) {
-    for who in BOTH {
+    for who in ALL {
         let bench = Bench::new(who);
         let (base, upper) = (bench.base(), bench.tree("upper"));
         bench.run(&[&base], &upper).args(&["--", "/probe", "probe", probe]).run();
@@ -118,18 +144,19 @@ fn inside(probe: &str) {
 }
 
 fn access_control_lists_keep_names_that_do_not_exist_here() {
-    let dumps = BOTH.map(|who| {
+    let dumps = ALL.map(|who| {
         let bench = Bench::new(who);
         let (base, upper) = (bench.base(), bench.tree("upper"));
         bench.run(&[&base], &upper).args(&["--", "/probe", "probe", "acl", "/work/acl"]).run();
         bench.dump(&upper)
     });
     assert_eq!(dumps[0], dumps[1]);
+    assert_eq!(dumps[0], dumps[2]);
     assert!(dumps[0].contains("/work/acl/below") && dumps[0].contains("system.posix_acl_default"), "{}", dumps[0]);
 }
 
 fn static_programs_are_not_left_out() {
-    for who in BOTH {
+    for who in ALL {
         let bench = Bench::new(who);
         let (base, upper) = (bench.base(), bench.tree("upper"));
         let script = "busybox touch /work/f; busybox chown 5:6 /work/f; busybox stat -c '%u:%g' /work/f; \
@@ -139,7 +166,7 @@ fn static_programs_are_not_left_out() {
 }
 
 fn a_job_can_be_someone_other_than_root() {
-    let texts = BOTH.map(|who| {
+    let texts = ALL.map(|who| {
         let bench = Bench::new(who);
         let (base, upper) = (bench.base(), bench.tree("upper"));
         let script = "id -u; id -g; id -G; touch /tmp/mine; touch /etc/no 2>/dev/null || echo no; \
@@ -148,20 +175,23 @@ fn a_job_can_be_someone_other_than_root() {
         (text, bench.dump(&upper))
     });
     assert_eq!(texts[0], texts[1]);
+    assert_eq!(texts[0], texts[2]);
     assert_eq!(texts[0].0, "105\n106\n106 200\nno\n");
     assert!(texts[0].1.contains("/tmp/a/child 105:106 0644"), "{}", texts[0].1);
 }
 
 fn records_below_are_seen_above() {
-    let bench = Bench::new(As::PlainUser);
-    let (base, first, second) = (bench.base(), bench.tree("first"), bench.tree("second"));
-    let make = "cd /work; echo x > file; chown 5:6 file; ln -s x link; chown -h 7:8 link; mkdir d; chown 9:9 d; mknod null c 1 3";
-    bench.shell(&[&base], &first, make);
-    let look = "cd /work; stat -c '%u:%g %n' file link d; stat -c '%F' null; chgrp 10 file; echo y >> file; touch d/in; mv null nil";
-    let seen = bench.shell(&[&base, &first], &second, look);
-    assert_eq!(seen, "5:6 file\n7:8 link\n9:9 d\ncharacter special file\n");
-    let expected = "/ 0:0 0755 directory\n/work 0:0 0755 directory\n/work/d 9:9 0755 directory\n\
+    for who in ALL {
+        let bench = Bench::new(who);
+        let (base, first, second) = (bench.base(), bench.tree("first"), bench.tree("second"));
+        let make = "cd /work; echo x > file; chown 5:6 file; ln -s x link; chown -h 7:8 link; mkdir d; chown 9:9 d; mknod null c 1 3";
+        bench.shell(&[&base], &first, make);
+        let look = "cd /work; stat -c '%u:%g %n' file link d; stat -c '%F' null; chgrp 10 file; echo y >> file; touch d/in; mv null nil";
+        let seen = bench.shell(&[&base, &first], &second, look);
+        assert_eq!(seen, "5:6 file\n7:8 link\n9:9 d\ncharacter special file\n", "{who:?}");
+        let expected = "/ 0:0 0755 directory\n/work 0:0 0755 directory\n/work/d 9:9 0755 directory\n\
                     /work/d/in 0:0 0644 file of 0 bytes, 1 names\n/work/file 5:10 0644 file of 4 bytes, 1 names\n\
                     /work/nil 0:0 0644 Char 1:3\n/work/null whiteout\n";
-    assert_eq!(bench.dump(&second), expected);
+        assert_eq!(bench.dump(&second), expected, "{who:?}");
+    }
 }
