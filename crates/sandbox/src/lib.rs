@@ -12,11 +12,14 @@
 //! - `child` again (the command): drops capabilities, loads the system call filter (`filter`), executes the program;
 //! - `supervisor` (a thread of the builder, on `userns-single` only): answers the calls that a plain user may not make.
 //!
+//! On the rung `chroot` nothing can be mounted and there are no namespaces; `chroot` says what stands in for them.
+//!
 //! Between `clone` and `execve` a child of a process with threads may not allocate memory or take locks. So everything
 //! that `child` and `mounts` need is made before, in a `Plan`, and they only make system calls.
 
 mod acl;
 mod child;
+mod chroot;
 mod enter;
 mod filter;
 mod job;

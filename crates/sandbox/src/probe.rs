@@ -12,6 +12,7 @@ use rustix::mount::{
 };
 use rustix::thread::CapabilitySet;
 
+use crate::chroot;
 use crate::obstacle::Obstacle;
 use crate::rung::Rung;
 use crate::sys::{self, Cloned};
@@ -39,19 +40,25 @@ pub(crate) fn try_rung(rung: Rung) -> Result<(), Obstacle> {
             if !may {
                 return Err(Obstacle::NotPrivileged);
             }
-            let mapped = mapped_ids();
-            if mapped < ALL_IDS {
-                return Err(Obstacle::FewIds { mapped });
-            }
-            try_in_child(&Attempt { user_namespace: None })
+            require_all_ids()?;
+            try_in_child(&Attempt::Namespaces { user_namespace: None })
         }
-        Rung::UsernsSingle => try_in_child(&Attempt { user_namespace: Some(Maps::of_this_user()) }),
-        Rung::Userns | Rung::Chroot | Rung::None => Err(Obstacle::Unsupported),
+        Rung::UsernsSingle => try_in_child(&Attempt::Namespaces { user_namespace: Some(Maps::of_this_user()) }),
+        Rung::Chroot => chroot::try_here(),
+        Rung::Userns | Rung::None => Err(Obstacle::Unsupported),
     }
 }
 
 /// As many ids as an image may use.
 const ALL_IDS: u64 = 65536;
+
+/// Fails where files cannot be given to any user of an image.
+pub(crate) fn require_all_ids() -> Result<(), Obstacle> {
+    match mapped_ids() {
+        ALL_IDS.. => Ok(()),
+        mapped => Err(Obstacle::FewIds { mapped }),
+    }
+}
 
 fn mapped_ids() -> u64 {
     let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
@@ -119,10 +126,16 @@ pub(crate) enum Step {
     Notify,
     /// Reading what identities ride on (see `supervisor::identity`).
     TimerSlack,
+    /// A device node.
+    Node,
+    /// Another root.
+    Chroot,
+    /// A system call filter, without privileges.
+    Filter,
 }
 
 impl Step {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 13] = [
         Self::Fork,
         Self::UserNamespace,
         Self::IdMap,
@@ -133,7 +146,15 @@ impl Step {
         Self::Proc,
         Self::Notify,
         Self::TimerSlack,
+        Self::Node,
+        Self::Chroot,
+        Self::Filter,
     ];
+
+    /// Those that concern rungs which make no namespaces.
+    pub(crate) fn without_namespaces() -> impl Iterator<Item = Self> {
+        [Self::Node, Self::Chroot, Self::Filter].into_iter()
+    }
 
     /// Completes "the kernel refuses to ...".
     pub(crate) fn description(self) -> &'static str {
@@ -148,15 +169,22 @@ impl Step {
             Self::Proc => "mount a /proc of our own",
             Self::Notify => "let a supervisor answer system calls",
             Self::TimerSlack => "read another process' timer slack",
+            Self::Node => "make a device node",
+            Self::Chroot => "change the root directory",
+            Self::Filter => "filter system calls",
         }
     }
 }
 
-struct Attempt {
-    user_namespace: Option<Maps>,
+/// What a child tries.
+pub(crate) enum Attempt {
+    /// What `enter` and a run do that mount.
+    Namespaces { user_namespace: Option<Maps> },
+    /// What a run does that may not.
+    Chroot,
 }
 
-fn try_in_child(attempt: &Attempt) -> Result<(), Obstacle> {
+pub(crate) fn try_in_child(attempt: &Attempt) -> Result<(), Obstacle> {
     let report = |errno| Obstacle::of(Step::Fork, errno);
     let (ours, theirs) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(report)?;
     let pidfd = match sys::clone_process(0).map_err(report)? {
@@ -201,31 +229,38 @@ fn at(step: Step) -> impl Fn(Errno) -> (Step, Errno) {
 impl Attempt {
     /// Does once what `enter` and a run do. In a child: allocates nothing.
     fn all(&self) -> Tried {
-        if let Some(maps) = &self.user_namespace {
-            sys::unshare(libc::CLONE_NEWUSER).map_err(at(Step::UserNamespace))?;
-            maps.write().map_err(at(Step::IdMap))?;
-            sys::has_notification().map_err(at(Step::Notify))?;
+        match self {
+            Self::Namespaces { user_namespace } => try_namespaces(user_namespace.as_ref()),
+            Self::Chroot => chroot::attempt(),
         }
-        sys::unshare(libc::CLONE_NEWNS).map_err(at(Step::PrivateMounts))?;
-        let private = MountPropagationFlags::REC | MountPropagationFlags::PRIVATE;
-        mount_change(c"/", private).map_err(at(Step::PrivateMounts))?;
-        let scratch = scratch().map_err(at(Step::Memory))?;
-        overlay(&scratch).map_err(at(Step::Overlay))?;
-        let namespaces = libc::CLONE_NEWPID | libc::CLONE_NEWNET | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
-        let (ours, theirs) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(at(Step::Namespaces))?;
-        match sys::clone_process(namespaces as u32).map_err(at(Step::Namespaces))? {
-            Cloned::Child => first_process(&scratch, theirs.as_fd()),
-            Cloned::Parent { pid, pidfd } => {
-                drop(theirs);
-                let proc = report_of(&ours).map_err(at(Step::Proc));
-                let slack = match self.user_namespace {
-                    Some(_) => read_slack(pid).map_err(at(Step::TimerSlack)),
-                    None => Ok(()),
-                };
-                let _ = rustix::process::pidfd_send_signal(&pidfd, rustix::process::Signal::KILL);
-                let _ = sys::reap(&pidfd);
-                proc.and(slack)
-            }
+    }
+}
+
+fn try_namespaces(user_namespace: Option<&Maps>) -> Tried {
+    if let Some(maps) = user_namespace {
+        sys::unshare(libc::CLONE_NEWUSER).map_err(at(Step::UserNamespace))?;
+        maps.write().map_err(at(Step::IdMap))?;
+        sys::has_notification().map_err(at(Step::Notify))?;
+    }
+    sys::unshare(libc::CLONE_NEWNS).map_err(at(Step::PrivateMounts))?;
+    let private = MountPropagationFlags::REC | MountPropagationFlags::PRIVATE;
+    mount_change(c"/", private).map_err(at(Step::PrivateMounts))?;
+    let scratch = scratch().map_err(at(Step::Memory))?;
+    overlay(&scratch).map_err(at(Step::Overlay))?;
+    let namespaces = libc::CLONE_NEWPID | libc::CLONE_NEWNET | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
+    let (ours, theirs) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(at(Step::Namespaces))?;
+    match sys::clone_process(namespaces as u32).map_err(at(Step::Namespaces))? {
+        Cloned::Child => first_process(&scratch, theirs.as_fd()),
+        Cloned::Parent { pid, pidfd } => {
+            drop(theirs);
+            let proc = report_of(&ours).map_err(at(Step::Proc));
+            let slack = match user_namespace {
+                Some(_) => read_slack(pid).map_err(at(Step::TimerSlack)),
+                None => Ok(()),
+            };
+            let _ = rustix::process::pidfd_send_signal(&pidfd, rustix::process::Signal::KILL);
+            let _ = sys::reap(&pidfd);
+            proc.and(slack)
         }
     }
 }

@@ -19,7 +19,7 @@ pub(crate) mod identity;
 
 mod attributes;
 mod create;
-mod memory;
+pub(crate) mod memory;
 mod owners;
 mod place;
 mod stat;

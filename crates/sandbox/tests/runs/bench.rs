@@ -16,21 +16,27 @@ pub(crate) enum As {
     Root,
     /// A plain user, on the rung `userns-single`.
     PlainUser,
+    /// Root, on the rung `chroot`.
+    Chroot,
 }
 
+/// The rungs that have namespaces, and with them a `/proc` of their own.
 pub(crate) const BOTH: [As; 2] = [As::Root, As::PlainUser];
+
+pub(crate) const ALL: [As; 3] = [As::Root, As::PlainUser, As::Chroot];
 
 impl As {
     pub(crate) fn rung(self) -> &'static str {
         match self {
             Self::Root => "root",
             Self::PlainUser => "userns-single",
+            Self::Chroot => "chroot",
         }
     }
 
     fn uid(self) -> u32 {
         match self {
-            Self::Root => 0,
+            Self::Root | Self::Chroot => 0,
             Self::PlainUser => PLAIN_USER,
         }
     }
@@ -114,7 +120,7 @@ impl Bench {
     pub(crate) fn builder(&self, action: &str) -> Builder {
         let program = template().join("probe");
         let mut command = match self.who {
-            As::Root => Command::new(program),
+            As::Root | As::Chroot => Command::new(program),
             As::PlainUser => {
                 let mut command = Command::new("setpriv");
                 command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]).arg(program);

@@ -1,10 +1,10 @@
 //! Files belong to whom they should, whoever runs the builder.
 
-use crate::bench::{As, BOTH, Bench};
+use crate::bench::{ALL, As, Bench};
 use crate::{Test, tests};
 
 pub(crate) const TESTS: &[Test] = tests![
-    both_rungs_leave_the_same_trees,
+    every_rung_leaves_the_same_trees,
     every_way_to_change_an_owner_is_seen_by_every_way_to_look,
     a_process_is_who_it_made_itself,
     access_control_lists_keep_names_that_do_not_exist_here,
@@ -58,20 +58,26 @@ echo x > gone; chown 5:5 gone; rm gone; ln -s x gone; chown -h 5:5 gone; rm gone
 chown 65534:65534 n5; chown 4294967294 b; touch -d @0 b
 "#;
 
-fn both_rungs_leave_the_same_trees() {
-    let [root, plain] = BOTH.map(|who| {
+fn every_rung_leaves_the_same_trees() {
+    let [root, plain, copied] = ALL.map(|who| {
         let bench = Bench::new(who);
         let (base, upper) = (bench.base(), bench.tree("upper"));
         let text = bench.shell(&[&base], &upper, SCRIPT);
         (text, bench.dump(&upper))
     });
-    for (name, left, right) in [("printed", &root.0, &plain.0), ("trees", &root.1, &plain.1)] {
+    let pairs = [
+        ("printed", &root.0, &plain.0),
+        ("trees", &root.1, &plain.1),
+        ("printed on chroot", &root.0, &copied.0),
+        ("trees on chroot", &root.1, &copied.1),
+    ];
+    for (name, left, right) in pairs {
         let lines = |text: &str| text.lines().map(str::to_owned).collect::<Vec<_>>();
         let (left, right) = (lines(left), lines(right));
         let only = |these: &[String], those: &[String], mark: &str| -> Vec<String> {
             these.iter().filter(|line| !those.contains(line)).map(|line| format!("{mark} {line}")).collect()
         };
-        let different = [only(&left, &right, "root:"), only(&right, &left, "plain:")].concat();
+        let different = [only(&left, &right, "root:"), only(&right, &left, "other:")].concat();
         assert!(different.is_empty(), "{name} differ:\n{}", different.join("\n"));
     }
     let expected = [
@@ -110,7 +116,7 @@ fn a_process_is_who_it_made_itself() {
 }
 
 fn inside(probe: &str) {
-    for who in BOTH {
+    for who in ALL {
         let bench = Bench::new(who);
         let (base, upper) = (bench.base(), bench.tree("upper"));
         bench.run(&[&base], &upper).args(&["--", "/probe", "probe", probe]).run();
@@ -118,18 +124,19 @@ fn inside(probe: &str) {
 }
 
 fn access_control_lists_keep_names_that_do_not_exist_here() {
-    let dumps = BOTH.map(|who| {
+    let dumps = ALL.map(|who| {
         let bench = Bench::new(who);
         let (base, upper) = (bench.base(), bench.tree("upper"));
         bench.run(&[&base], &upper).args(&["--", "/probe", "probe", "acl", "/work/acl"]).run();
         bench.dump(&upper)
     });
     assert_eq!(dumps[0], dumps[1]);
+    assert_eq!(dumps[0], dumps[2]);
     assert!(dumps[0].contains("/work/acl/below") && dumps[0].contains("system.posix_acl_default"), "{}", dumps[0]);
 }
 
 fn static_programs_are_not_left_out() {
-    for who in BOTH {
+    for who in ALL {
         let bench = Bench::new(who);
         let (base, upper) = (bench.base(), bench.tree("upper"));
         let script = "busybox touch /work/f; busybox chown 5:6 /work/f; busybox stat -c '%u:%g' /work/f; \
@@ -139,7 +146,7 @@ fn static_programs_are_not_left_out() {
 }
 
 fn a_job_can_be_someone_other_than_root() {
-    let texts = BOTH.map(|who| {
+    let texts = ALL.map(|who| {
         let bench = Bench::new(who);
         let (base, upper) = (bench.base(), bench.tree("upper"));
         let script = "id -u; id -g; id -G; touch /tmp/mine; touch /etc/no 2>/dev/null || echo no; \
@@ -148,6 +155,7 @@ fn a_job_can_be_someone_other_than_root() {
         (text, bench.dump(&upper))
     });
     assert_eq!(texts[0], texts[1]);
+    assert_eq!(texts[0], texts[2]);
     assert_eq!(texts[0].0, "105\n106\n106 200\nno\n");
     assert!(texts[0].1.contains("/tmp/a/child 105:106 0644"), "{}", texts[0].1);
 }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use crate::bench::{BOTH, Bench};
+use crate::bench::{ALL, Bench};
 use crate::{Test, tests};
 
 pub(crate) const TESTS: &[Test] = tests![
@@ -16,7 +16,7 @@ pub(crate) const TESTS: &[Test] = tests![
 ];
 
 fn a_command_that_changes_nothing_leaves_nothing() {
-    for who in BOTH {
+    for who in ALL {
         let bench = Bench::new(who);
         let (base, upper) = (bench.base(), bench.path("upper"));
         fs::set_permissions(base.join("root"), std::os::unix::fs::PermissionsExt::from_mode(0o751)).unwrap();
@@ -31,7 +31,7 @@ fn a_command_that_changes_nothing_leaves_nothing() {
 }
 
 fn a_hundred_and_fifty_layers_are_one_root() {
-    for who in BOTH {
+    for who in ALL {
         let bench = Bench::new(who);
         let (base, upper) = (bench.base(), bench.tree("upper"));
         let mut lowers = vec![base];
@@ -46,7 +46,7 @@ fn a_hundred_and_fifty_layers_are_one_root() {
 }
 
 fn without_layers_the_upper_tree_is_the_root() {
-    for who in BOTH {
+    for who in ALL {
         let bench = Bench::new(who);
         let base = bench.base();
         assert_eq!(bench.shell(&[], &base, "echo hello > /hello; cat /hello"), "hello\n", "{who:?}");
@@ -56,7 +56,7 @@ fn without_layers_the_upper_tree_is_the_root() {
 }
 
 fn deleted_files_become_whiteouts() {
-    for who in BOTH {
+    for who in ALL {
         let bench = Bench::new(who);
         let (base, upper) = (bench.base(), bench.tree("upper"));
         bench.shell(&[&base], &upper, "rm /etc/motd; rm -r /etc/pam.d; mkdir /etc/pam.d");
@@ -70,7 +70,7 @@ fn deleted_files_become_whiteouts() {
 }
 
 fn records_of_links_go_where_the_links_go() {
-    for who in BOTH {
+    for who in ALL {
         let bench = Bench::new(who);
         let (base, first, second) = (bench.base(), bench.tree("first"), bench.tree("second"));
         let make = "cd /work; ln -s x renamed; ln -s x linked; ln -s x touched; mkfifo fifo; ln -s x replaced; \
@@ -90,7 +90,7 @@ fn records_of_links_go_where_the_links_go() {
 }
 
 fn another_root_inside_is_the_root_of_its_paths() {
-    for who in BOTH {
+    for who in ALL {
         let bench = Bench::new(who);
         let (base, upper) = (bench.base(), bench.tree("upper"));
         let script = "mkdir -p /work/jail/bin /work/jail/d; cp /bin/busybox /work/jail/bin; ln -s /d /work/jail/link; \
