@@ -1,7 +1,7 @@
 //! What a command has changed in a copy, moved to where it belongs: into the upper tree, in overlayfs' own form, or back
 //! into a directory of this machine.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::ffi::OsString;
 use std::fs;
 use std::io;
@@ -11,7 +11,7 @@ use layer::view::{OPAQUE_XATTR, is_whiteout};
 use rustix::fs::{CWD, FileType, Mode, XattrFlags};
 use rustix::io::Errno;
 
-use super::copy::{Seen, SeenChild, SeenNode, State, attributes, copy_node, set_attributes, set_times};
+use super::copy::{Inode, Seen, SeenChild, SeenNode, State, attributes, copy_node, set_attributes, set_times};
 
 /// How changes are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,10 +31,10 @@ pub(crate) struct Collector<'a> {
     pub(crate) to: &'a Path,
     /// Paths that are not looked at.
     pub(crate) covered: &'a HashSet<PathBuf>,
-    /// How many names each file had that had several.
-    pub(crate) names: &'a HashMap<u64, usize>,
+    /// The files that had several names.
+    pub(crate) names: &'a HashSet<Inode>,
     /// Those of them that were moved.
-    moved: HashSet<u64>,
+    moved: HashSet<Inode>,
 }
 
 impl<'a> Collector<'a> {
@@ -42,7 +42,7 @@ impl<'a> Collector<'a> {
         form: Form,
         (from, to): (&'a Path, &'a Path),
         covered: &'a HashSet<PathBuf>,
-        names: &'a HashMap<u64, usize>,
+        names: &'a HashSet<Inode>,
     ) -> Self {
         Self { form, from, to, covered, names, moved: HashSet::new() }
     }
@@ -53,7 +53,8 @@ impl<'a> Collector<'a> {
         if State::of(&metadata) != seen.state && attributes(self.from)? != seen.attributes {
             imitate(self.from, self.to)?;
         }
-        self.directory(Path::new(""), seen)
+        self.directory(Path::new(""), seen)?;
+        set_times(self.to, &metadata)
     }
 
     fn directory(&mut self, path: &Path, seen: &Seen) -> io::Result<()> {
@@ -86,11 +87,18 @@ impl<'a> Collector<'a> {
                     self.make_directory(path)?;
                     imitate(&self.from.join(path), &self.to.join(path))?;
                 }
-                self.directory(path, old)
+                self.directory(path, old)?;
+                // Moving things changes the times of the directories that they are moved out of and into.
+                let to = self.to.join(path);
+                match fs::symlink_metadata(&to) {
+                    Ok(_) => set_times(&to, &now),
+                    Err(_) => Ok(()),
+                }
             }
             Some(SeenNode::Other(old)) if *old == state => Ok(()),
-            // Overlayfs copies the one name up that is changed, and not the other names of the same file.
-            Some(SeenNode::Other(old)) if old.inode == state.inode && self.names.contains_key(&state.inode) => {
+            // Overlayfs copies the one name up that is changed, given another or renamed, and not the others with it. Which
+            // of them that was nobody knows any more, so each becomes a file of its own.
+            _ if !now.is_dir() && self.names.contains(&state.inode) => {
                 let copy = !self.moved.insert(state.inode);
                 self.take(path, &now, below, copy)
             }

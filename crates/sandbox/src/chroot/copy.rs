@@ -10,6 +10,7 @@ use std::io;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::SystemTime;
 
 use layer::record::{self, Attributes, Owners, Sidecar, TreeDir};
 use layer::view::{is_opaque, is_whiteout};
@@ -43,17 +44,24 @@ pub(crate) enum SeenNode {
 /// What tells whether an inode is the same, and unchanged: whatever is done to it sets the time of its change.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct State {
-    pub(crate) inode: u64,
+    pub(crate) inode: Inode,
     changed: (i64, i64),
     modified: (i64, i64),
     size: u64,
     mode: u32,
 }
 
+/// An inode, by number and time of birth: numbers are used again.
+pub(crate) type Inode = (u64, Option<SystemTime>);
+
+fn inode(metadata: &fs::Metadata) -> Inode {
+    (metadata.ino(), metadata.created().ok())
+}
+
 impl State {
     pub(crate) fn of(metadata: &fs::Metadata) -> Self {
         Self {
-            inode: metadata.ino(),
+            inode: inode(metadata),
             changed: (metadata.ctime(), metadata.ctime_nsec()),
             modified: (metadata.mtime(), metadata.mtime_nsec()),
             // The size of a directory is its own business.
@@ -238,15 +246,15 @@ fn copy_sparse(file: &fs::File, length: u64, copy: &fs::File) -> io::Result<()> 
     }
 }
 
-/// Fills in what is known of inodes, once nothing is changed any more before the command starts. Returns how many names
-/// each file has that has several.
-pub(crate) fn look_again(seen: &mut Seen, at: &Path) -> io::Result<HashMap<u64, usize>> {
-    let mut names = HashMap::new();
+/// Fills in what is known of inodes, once nothing is changed any more before the command starts. Returns the files that
+/// have several names.
+pub(crate) fn look_again(seen: &mut Seen, at: &Path) -> io::Result<HashSet<Inode>> {
+    let mut names = HashSet::new();
     look_at_directory(seen, at, &mut names)?;
     Ok(names)
 }
 
-fn look_at_directory(seen: &mut Seen, at: &Path, names: &mut HashMap<u64, usize>) -> io::Result<()> {
+fn look_at_directory(seen: &mut Seen, at: &Path, names: &mut HashSet<Inode>) -> io::Result<()> {
     seen.state = State::of(&fs::symlink_metadata(at)?);
     for (name, child) in &mut seen.children {
         let at = at.join(name);
@@ -256,7 +264,7 @@ fn look_at_directory(seen: &mut Seen, at: &Path, names: &mut HashMap<u64, usize>
                 let metadata = fs::symlink_metadata(&at)?;
                 *state = State::of(&metadata);
                 if metadata.nlink() > 1 {
-                    *names.entry(metadata.ino()).or_default() += 1;
+                    names.insert(inode(&metadata));
                 }
             }
         }

@@ -115,7 +115,12 @@ impl<'a> Asked<'a> {
             Meaning::Of(..) | Meaning::Machine(_) => flags.remove(OFlags::TRUNC),
         }
         self.answer(|| {
-            let file: OwnedFd = rustix::fs::open(&self.path, flags | OFlags::NOCTTY, Mode::empty())?;
+            // Nobody waits here for the other end of a fifo: all others would wait for us.
+            let at_once = flags | OFlags::NOCTTY | OFlags::NONBLOCK;
+            let file: OwnedFd = rustix::fs::open(&self.path, at_once, Mode::empty())?;
+            if !flags.intersects(OFlags::NONBLOCK | OFlags::PATH) {
+                rustix::fs::fcntl_setfl(&file, flags & OFlags::APPEND)?;
+            }
             self.listener.answer_with_descriptor(self.call, file.as_fd(), close_on_exec)?;
             Ok(Answer::Sent)
         })

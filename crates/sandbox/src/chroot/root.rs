@@ -7,7 +7,7 @@
 //! `/dev`, `/proc` and `/sys`, and what the job mounts, are put into the copy after it is made, and never looked at when
 //! changes are collected: whatever the trees have in their places is not copied, and stays as it is.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -21,7 +21,7 @@ use layer::view::View;
 use rustix::fs::{CWD, FileType, Mode};
 
 use super::collect::{Collector, Form, bring_back, make_whiteout};
-use super::copy::{Copier, Seen, State, copy_node, look_again};
+use super::copy::{Copier, Inode, Seen, State, copy_node, look_again, set_times};
 use super::proc;
 use crate::job::{Job, Mount, MountSource};
 use crate::run::{RunError, unfit_filesystem};
@@ -39,8 +39,8 @@ pub(crate) struct Root {
     /// The upper tree's work directory.
     work: PathBuf,
     seen: Seen,
-    /// How many names each file has that has several.
-    names: HashMap<u64, usize>,
+    /// The files that have several names.
+    names: HashSet<Inode>,
     covered: HashSet<PathBuf>,
     placed: Vec<Placed>,
     /// Directories that were made for mounts, above first.
@@ -57,7 +57,7 @@ struct Placed {
 
 /// What it is a copy of.
 enum Source {
-    Directory(PathBuf, Box<Seen>, HashMap<u64, usize>),
+    Directory(PathBuf, Box<Seen>, HashSet<Inode>),
     File(PathBuf, State),
     Memory,
 }
@@ -88,10 +88,11 @@ impl Root {
         let mut placed = Vec::new();
         for (mount, target) in mounts.into_iter().zip(targets) {
             let at = mount.target.clone();
-            placed.push(
-                place(job, mount, target, &root, &mut made)
-                    .map_err(|source| RunError::Mount { target: at.clone(), source })?,
-            );
+            let refused = |source: io::Error| match job.interrupt.load(Ordering::Relaxed) {
+                true => RunError::Interrupted,
+                false => RunError::Mount { target: at, source },
+            };
+            placed.push(place(job, mount, target, &root, &mut made).map_err(refused)?);
         }
         let names = look_again(&mut seen, &root).map_err(prepare)?;
         std::thread::sleep(TICK);
@@ -123,7 +124,7 @@ impl Root {
         }
         for directory in self.made.iter().rev() {
             // One that the command has put something into stays.
-            let _ = fs::remove_dir(directory);
+            let _ = keeping_times(directory, || fs::remove_dir(directory));
         }
         let upper = job.upper.root();
         Collector::new(Form::Overlay, (&self.path(), &upper), &self.covered, &self.names)
@@ -140,8 +141,16 @@ impl Root {
             Source::File(source, seen) if !placed.read_only => bring_back(&at, source, *seen)?,
             Source::Directory(..) | Source::File(..) | Source::Memory => {}
         }
-        remove(&at).or_else(|_| fs::remove_file(&at))
+        keeping_times(&at, || remove(&at).or_else(|_| fs::remove_file(&at)))
     }
+}
+
+/// Does something to a name, and leaves the directory that it is in with the time it had: a mount leaves no trace.
+fn keeping_times<T>(path: &Path, act: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    let above = path.parent().and_then(|above| Some((above, fs::symlink_metadata(above).ok()?)));
+    let done = act()?;
+    above.map_or(Ok(()), |(above, metadata)| set_times(above, &metadata))?;
+    Ok(done)
 }
 
 impl Drop for Root {
@@ -195,31 +204,35 @@ fn place(job: &Job, mount: Mount, target: PathBuf, root: &Path, made: &mut Vec<P
     let above: Vec<&Path> = target.ancestors().skip(1).collect();
     for path in above.into_iter().rev().map(|path| root.join(path)) {
         if fs::symlink_metadata(&path).is_err() {
-            make_plain_directory(&path)?;
+            keeping_times(&path, || make_plain_directory(&path))?;
             made.push(path);
         }
     }
+    let from = keeping_times(&at, || put(job, mount.source, &at))?;
+    Ok(Placed { target, from, read_only: mount.read_only })
+}
+
+fn put(job: &Job, source: MountSource, at: &Path) -> io::Result<Source> {
     // A mount may cover another one.
-    remove(&at).or_else(|_| fs::remove_file(&at))?;
-    let from = match mount.source {
+    remove(at).or_else(|_| fs::remove_file(at))?;
+    Ok(match source {
         MountSource::Memory => {
-            make_plain_directory(&at)?;
+            make_plain_directory(at)?;
             Source::Memory
         }
         MountSource::Path(path) => {
             let path = fs::canonicalize(path)?;
             let metadata = fs::metadata(&path)?;
             if metadata.is_dir() {
-                let mut seen = Copier::new(&job.interrupt, &HashSet::new()).plain(&path, &at)?;
-                let names = look_again(&mut seen, &at)?;
+                let mut seen = Copier::new(&job.interrupt, &HashSet::new()).plain(&path, at)?;
+                let names = look_again(&mut seen, at)?;
                 Source::Directory(path, Box::new(seen), names)
             } else {
-                copy_node(&path, &metadata, &at)?;
-                Source::File(path, State::of(&fs::symlink_metadata(&at)?))
+                copy_node(&path, &metadata, at)?;
+                Source::File(path, State::of(&fs::symlink_metadata(at)?))
             }
         }
-    };
-    Ok(Placed { target, from, read_only: mount.read_only })
+    })
 }
 
 type AtPath<T> = Result<T, (PathBuf, io::Error)>;

@@ -34,6 +34,7 @@ pub(crate) fn main(arguments: &[String]) -> ExitCode {
         "run" => run(&sandbox, rest),
         "make-tree" => make_tree(rest),
         "dump" => dump(sandbox.owners(), Path::new(&rest[0])),
+        "layer" => layer(sandbox.owners(), rest),
         "reason" => println!("{}", sandbox.reason()),
         action => panic!("{action}"),
     }
@@ -167,6 +168,20 @@ fn copy(from: &Path, to: &Path) {
         } else {
             fs::copy(&from, &to).unwrap();
         }
+    }
+}
+
+/// Prints the entries of the layer that a tree is, over the trees before it: all that is written, content too.
+fn layer(owners: Owners, trees: &[String]) {
+    let mut trees: Vec<TreeDir> = trees.iter().map(TreeDir::new).collect();
+    let upper = trees.pop().unwrap();
+    let born = fs::metadata(upper.path()).unwrap().created().unwrap();
+    let since = i64::try_from(born.duration_since(std::time::UNIX_EPOCH).unwrap().as_secs()).unwrap();
+    let rules = layer::diff::Rules { since, latest: 1_500_000_000, keep: &|_, _| true };
+    for change in layer::diff::changes(&upper, &trees, owners, &rules).unwrap() {
+        let content = change.content.map(|path| fs::read(path).unwrap()).unwrap_or_default();
+        let sum = content.iter().fold(0u64, |sum, byte| sum.wrapping_mul(31).wrapping_add((*byte).into()));
+        println!("{:?} {} bytes {sum:x}", change.entry, content.len());
     }
 }
 

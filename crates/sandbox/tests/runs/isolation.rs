@@ -13,6 +13,8 @@ pub(crate) const TESTS: &[Test] = tests![
     root_inside_has_the_usual_capabilities_and_no_more,
     device_nodes_made_inside_lead_nowhere,
     mounts_are_seen_and_leave_no_trace,
+    without_namespaces_the_network_and_other_processes_are_out_of_reach,
+    paths_of_open_files_work_without_a_mounted_proc,
 ];
 
 fn without_network_there_is_only_a_loopback_interface() {
@@ -136,4 +138,36 @@ fn mounts_are_seen_and_leave_no_trace() {
         let expected = if who == As::Chroot { "/ 0:0 0755 directory\n" } else { expected };
         assert_eq!(dump, expected, "{who:?}");
     }
+}
+
+fn without_namespaces_the_network_and_other_processes_are_out_of_reach() {
+    let bench = Bench::new(As::Chroot);
+    let (base, upper) = (bench.base(), bench.tree("upper"));
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let script = format!(
+        "for as in 0 105; do \
+         setpriv --reuid $as --regid $as --clear-groups busybox nc -w 2 192.0.2.1 80 </dev/null 2>&1 || true; done; \
+         busybox nc -w 2 127.0.0.1 {port} </dev/null && echo near; \
+         kill -0 {outside} 2>/dev/null || echo alone; kill -0 -{outside} 2>/dev/null || echo no group; \
+         sleep 100 & kill -0 $! && kill $! && echo own; setsid sleep 100 & kill -9 -1; echo here",
+        outside = std::process::id()
+    );
+    let accepting = std::thread::spawn(move || drop(listener.accept()));
+    let text = bench.shell(&[&base], &upper, &script);
+    let far = "nc: can't connect to remote host (192.0.2.1): Network is unreachable\n";
+    assert_eq!(text, format!("{far}{far}near\nalone\nno group\nown\nhere\n"));
+    accepting.join().unwrap();
+}
+
+fn paths_of_open_files_work_without_a_mounted_proc() {
+    let script = "exec 7</etc/motd; cat /proc/self/fd/0 </etc/motd; cat /dev/fd/7; echo out > /dev/stdout; \
+                  echo error > /dev/stderr; mkfifo -m 640 /work/fifo; stat -c %a /work/fifo; readlink /proc/self/exe; \
+                  readlink /proc/self/cwd; (echo kept > /dev/stdout) > /work/file; cat /work/file; \
+                  cat /proc/sys/kernel/hostname; cat /proc/1/environ 2>/dev/null || echo hidden";
+    let bench = Bench::new(As::Chroot);
+    let (base, upper) = (bench.base(), bench.tree("upper"));
+    let text = bench.shell(&[&base], &upper, script);
+    let expected = "hello\nhello\nout\nerror\n640\n/bin/busybox\n/\nkept\nstone\nhidden\n";
+    assert_eq!(text, expected);
 }
