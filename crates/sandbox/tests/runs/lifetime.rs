@@ -87,7 +87,11 @@ fn nothing_is_left_when_the_builder_is_killed() {
         // The layers are mounted by names relative to the run; another mount shows whose run it is.
         let cache = bench.tree("cache").display().to_string();
         let mount = format!("{cache}:/cache");
-        let mut builder = bench.run(&[&base], &upper).args(&["--mount", &mount]).shell(&STUBBORN.replace("MARK", mark));
+        let secret = bench.path("secret");
+        std::fs::write(&secret, "hush").unwrap();
+        let secret = format!("{}:/run/secret:ro", secret.display());
+        let script = format!("grep -q hush /run/secret; {}", STUBBORN.replace("MARK", mark));
+        let mut builder = bench.run(&[&base], &upper).args(&["--mount", &mount, "--mount", &secret]).shell(&script);
         let mut child = builder.command.stdout(Stdio::piped()).spawn().unwrap();
         let mut ready = [0; 6];
         child.stdout.take().unwrap().read_exact(&mut ready).unwrap();
@@ -98,6 +102,8 @@ fn nothing_is_left_when_the_builder_is_killed() {
         child.wait().unwrap();
         assert!(eventually(|| processes_with(&marked).is_empty()), "{who:?} {:?}", processes_with(&marked));
         assert!(eventually(|| mounts_with(&cache).is_empty()), "{who:?}");
+        let left = upper.join("work/root/run/secret");
+        assert!(eventually(|| std::fs::read(&left).unwrap_or_default().is_empty()), "{who:?}: a secret is left");
         assert_eq!(bench.shell(&[&base], &upper, "echo again"), "again\n", "{who:?}: what was left is in the way");
     }
 }
