@@ -148,8 +148,8 @@ pub(crate) const SIGNALLING: &[c_long] = &[
 ];
 
 /// What `prctl` only pretends to do. Capabilities that are really given up could not be had back when the supervisor
-/// says that a process is root again; the timer slack is where identities ride (see `supervisor::identity`); and whether
-/// set-ID programs work, the kernel does not know.
+/// says that a process is root again; the timer slack is where identities ride (see `supervisor::identity`); and
+/// whether set-ID programs work, the kernel does not know.
 const IGNORED_OPTIONS: &[u32] = &[
     libc::PR_SET_TIMERSLACK as u32,
     libc::PR_CAPBSET_DROP as u32,

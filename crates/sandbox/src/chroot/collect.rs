@@ -1,5 +1,5 @@
-//! What a command has changed in a copy, moved to where it belongs: into the upper tree, in overlayfs' own form, or back
-//! into a directory of this machine.
+//! What a command has changed in a copy, moved to where it belongs: into the upper tree, in overlayfs' own form, or
+//! back into a directory of this machine.
 
 use std::collections::HashSet;
 use std::ffi::OsString;
@@ -96,8 +96,8 @@ impl<'a> Collector<'a> {
                 }
             }
             Some(SeenNode::Other(old)) if *old == state => Ok(()),
-            // Overlayfs copies the one name up that is changed, given another or renamed, and not the others with it. Which
-            // of them that was nobody knows any more, so each becomes a file of its own.
+            // Overlayfs copies the one name up that is changed, given another or renamed, and not the others with it.
+            // Which of them that was nobody knows any more, so each becomes a file of its own.
             _ if !now.is_dir() && self.names.contains(&state.inode) => {
                 let copy = !self.moved.insert(state.inode);
                 self.take(path, &now, below, copy)

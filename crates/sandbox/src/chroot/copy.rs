@@ -1,7 +1,7 @@
 //! Trees made into one directory: the root filesystem as overlayfs would show it, in files of its own.
 //!
-//! Nothing here follows a symbolic link: every path that is opened is made of names that were just read from directories
-//! which are no links, and nobody else changes the trees.
+//! Nothing here follows a symbolic link: every path that is opened is made of names that were just read from
+//! directories which are no links, and nobody else changes the trees.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::OsString;

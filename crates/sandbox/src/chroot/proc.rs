@@ -1,10 +1,11 @@
 //! A `/proc` for those who cannot mount one, as far as real packages ask for it.
 //!
-//! Inside, `/proc` is a directory with a few plain files ([`FILES`]). Beside them the supervisor answers, by the text of
-//! a path, calls about `/proc/self/fd/N`, `/dev/fd/N` and `/dev/stdin`, `stdout` and `stderr`: the C library changes modes
-//! of symbolic links and devices by such paths, and systemd's tools nearly everything; and calls that read what is in
-//! `/proc` of the caller, of other processes inside, and of the machine where it concerns nobody ([`MACHINE`]). Calls that
-//! only look (`stat`, `access`) and listings are not answered: they are too many, and find what is in the directory.
+//! Inside, `/proc` is a directory with a few plain files ([`FILES`]). Beside them the supervisor answers, by the text
+//! of a path, calls about `/proc/self/fd/N`, `/dev/fd/N` and `/dev/stdin`, `stdout` and `stderr`: the C library changes
+//! modes of symbolic links and devices by such paths, and systemd's tools nearly everything; and calls that read what
+//! is in `/proc` of the caller, of other processes inside, and of the machine where it concerns nobody ([`MACHINE`]).
+//! Calls that only look (`stat`, `access`) and listings are not answered: they are too many, and find what is in the
+//! directory.
 
 use std::ffi::CString;
 use std::fs::Permissions;

@@ -4,8 +4,8 @@
 //! <upper>/work/root   what the command sees as `/`
 //! ```
 //!
-//! `/dev`, `/proc` and `/sys`, and what the job mounts, are put into the copy after it is made, and never looked at when
-//! changes are collected: whatever the trees have in their places is not copied, and stays as it is.
+//! `/dev`, `/proc` and `/sys`, and what the job mounts, are put into the copy after it is made, and never looked at
+//! when changes are collected: whatever the trees have in their places is not copied, and stays as it is.
 
 use std::collections::HashSet;
 use std::fs;

@@ -1,5 +1,5 @@
-//! Answers what namespaces would answer: what the machine is called, which addresses can be reached, and which processes
-//! there are to send signals to.
+//! Answers what namespaces would answer: what the machine is called, which addresses can be reached, and which
+//! processes there are to send signals to.
 //!
 //! One thread for each run. All of it keeps builds honest, and is no wall: a command may change its memory between our
 //! look and the kernel's. The wall is the container's.

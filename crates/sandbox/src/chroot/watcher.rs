@@ -1,8 +1,8 @@
 //! The two processes of ours in a run without namespaces: the watcher, and the command before it is one.
 //!
 //! Where no process can be the first of a namespace, the watcher stands in for it: it adopts every process whose parent
-//! has gone, and when the command ends, or the builder does, it kills its children until it has none. It holds the other
-//! end of the builder's socket, and sees there that the builder is gone.
+//! has gone, and when the command ends, or the builder does, it kills its children until it has none. It holds the
+//! other end of the builder's socket, and sees there that the builder is gone.
 //!
 //! As in `child`, nothing here allocates, locks or panics.
 
