@@ -13,5 +13,6 @@ mod doctor;
 mod family;
 mod images;
 mod logins;
+mod sandboxes;
 mod support;
 mod whole_family;

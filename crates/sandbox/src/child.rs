@@ -159,7 +159,7 @@ fn loopback() -> Result<(), Errno> {
     sys::loopback_up(socket.as_fd())
 }
 
-fn close_standard_descriptors() -> Result<(), Errno> {
+pub(crate) fn close_standard_descriptors() -> Result<(), Errno> {
     let null = rustix::fs::open(c"/dev/null", OFlags::RDWR, Mode::empty())?;
     rustix::stdio::dup2_stdin(&null)?;
     rustix::stdio::dup2_stdout(&null)?;
@@ -179,7 +179,7 @@ fn wait_for(command: rustix::process::Pid) -> i32 {
 }
 
 /// The command's process, until it becomes the command.
-fn command(command: &Command) -> ! {
+pub(crate) fn command(command: &Command) -> ! {
     let Failure { step, index, errno } = match become_command(command) {
         Ok(never) => match never {},
         Err(failure) => failure,
@@ -213,6 +213,26 @@ fn become_command(command: &Command) -> Result<Never, Failure> {
             rustix::thread::set_current_timer_slack(Some(*slack)).map_err(at(Step::User))?;
             rustix::thread::set_no_new_privs(true).map_err(at(Step::Filter))?;
             load_filter(command)?;
+        }
+        BecomeUser::Unprivileged { uid, gid, groups, handover, without_listener } => {
+            drop_from_bounding_set().map_err(at(Step::Capabilities))?;
+            rustix::thread::set_thread_groups(groups).map_err(at(Step::User))?;
+            rustix::thread::set_thread_res_gid(*gid, *gid, *gid).map_err(at(Step::User))?;
+            rustix::thread::set_thread_res_uid(*uid, *uid, *uid).map_err(at(Step::User))?;
+            keep_capabilities(uid.is_root()).map_err(at(Step::Capabilities))?;
+            // Nobody here has CAP_SYS_ADMIN, without which a filter may be loaded by those only who gain nothing by
+            // set-ID programs.
+            rustix::thread::set_no_new_privs(true).map_err(at(Step::Filter))?;
+            // The filter stops messages on all sockets but this number, until somebody answers.
+            let socket = rustix::io::fcntl_dupfd_cloexec(sys::control(), *handover).map_err(at(Step::Listener))?;
+            let root =
+                rustix::fs::open(c"/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).map_err(at(Step::Listener))?;
+            match load_notifying_filter(command) {
+                Ok(listener) => {
+                    wire::send_supervise(socket.as_fd(), listener.as_fd(), root.as_fd()).map_err(at(Step::Listener))?
+                }
+                Err(_) => drop(sys::load_filter(without_listener, 0).map_err(at(Step::Filter))?),
+            }
         }
     }
     Err(at(Step::Program)(execute(command)))
@@ -267,8 +287,9 @@ fn drop_from_bounding_set() -> Result<(), Errno> {
         if KEPT.contains(capability) {
             continue;
         }
-        match rustix::thread::remove_capability_from_bounding_set(capability) {
-            Ok(()) => {}
+        match rustix::thread::capability_is_in_bounding_set(capability) {
+            Ok(true) => rustix::thread::remove_capability_from_bounding_set(capability)?,
+            Ok(false) => {}
             // The kernel knows no capability with this number or a higher one.
             Err(Errno::INVAL) => break,
             Err(errno) => return Err(errno),

@@ -71,8 +71,7 @@ impl CannotRun {
             Self::Asked => vec!["leave `--sandbox none` away".to_owned()],
             Self::Nothing { reports } => {
                 let obstacles = reports.iter().filter_map(|report| Some((report.rung, report.usable.as_ref().err()?)));
-                let told = obstacles.filter(|(_, obstacle)| **obstacle != Obstacle::Unsupported);
-                told.map(|(rung, obstacle)| format!("for `{rung}`: {}", obstacle.fix())).collect()
+                obstacles.map(|(rung, obstacle)| format!("for `{rung}`: {}", obstacle.fix())).collect()
             }
         }
     }
@@ -110,10 +109,8 @@ pub fn enter(choice: Choice) -> Result<Sandbox, EnterError> {
         Rung::Root => private_mounts().map_err(refused)?,
         Rung::Userns => sandbox.ranges = Some(become_root_of_a_range()?),
         Rung::UsernsSingle => become_root_of_one().map_err(refused)?,
-        Rung::None => {}
-        Rung::Chroot => {
-            return Err(EnterError::Impossible { rung: sandbox.rung, obstacle: Obstacle::Unsupported });
-        }
+        // Nothing is changed for good: on `chroot` each command has a root of its own.
+        Rung::Chroot | Rung::None => {}
     }
     Ok(sandbox)
 }
@@ -247,17 +244,17 @@ mod tests {
         let obstacle = |rung, obstacle| RungReport { rung, usable: Err(obstacle) };
         let refused = vec![
             obstacle(Rung::Root, Obstacle::NotPrivileged),
-            obstacle(Rung::Userns, Obstacle::Unsupported),
+            obstacle(Rung::Userns, Obstacle::FewIds { mapped: 1 }),
             obstacle(Rung::UsernsSingle, Obstacle::AppArmor),
         ];
         let sandbox = Sandbox { rung: Rung::None, refused, forced: false, ranges: None };
-        let expected = "root: needs CAP_SYS_ADMIN, which this process does not have; userns: not supported by this \
-                        version; userns-single: AppArmor restricts unprivileged user namespaces";
+        let expected = "root: needs CAP_SYS_ADMIN, which this process does not have; userns: needs 65536 user ids, \
+                        this user namespace has 1; userns-single: AppArmor restricts unprivileged user namespaces";
         assert_eq!(sandbox.reason(), format!("none: nothing can be run; {expected}"));
         let why = sandbox.may_run().unwrap_err();
         assert_eq!(why.to_string(), format!("no sandbox is possible here: {expected}"));
         let fixes = why.fixes();
-        assert_eq!(fixes.len(), 2, "{fixes:?}");
-        assert!(fixes[0].starts_with("for `root`: run as root") && fixes[1].contains("sysctl -w kernel.apparmor"));
+        assert_eq!(fixes.len(), 3, "{fixes:?}");
+        assert!(fixes[0].starts_with("for `root`: run as root") && fixes[2].contains("sysctl -w kernel.apparmor"));
     }
 }

@@ -5,13 +5,15 @@
 //! - calls that only wait for a disk succeed at once: a root filesystem that is built can be built again;
 //! - calls that change the machine, or that make a sandbox within this one, are refused;
 //! - on `userns-single`, calls about owners go to the supervisor; on `userns`, those that make device nodes or look at
-//!   them.
+//!   them; on `chroot`, calls that a namespace would answer.
 //!
 //! It is written for each architecture that [`ARCHITECTURE`] names; another one means one more number there, and its
 //! old calls in the lists that are only for x86-64 now.
 #![expect(clippy::cast_possible_truncation, reason = "system call numbers and BPF operands are 32 bits wide")]
 
 use libc::{c_long, sock_filter};
+
+use crate::job::Network;
 
 /// What happens to a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +24,8 @@ enum Action {
     Refuse,
     /// Answer `ENOSYS`, so that the caller falls back to an older call.
     Missing,
+    /// Answer `EAFNOSUPPORT`.
+    NoFamily,
     /// Ask the supervisor.
     Notify,
 }
@@ -34,6 +38,10 @@ enum When {
     AnyBit(u8, u32),
     /// The argument is one of these.
     OneOf(u8, &'static [u32]),
+    /// None of these bits is set in this argument.
+    NoBit(u8, u32),
+    /// The argument is anything but this.
+    Not(u8, u32),
 }
 
 /// One call, and what happens to it.
@@ -92,9 +100,80 @@ pub(crate) fn supervised(sidecars_below: bool) -> Vec<sock_filter> {
     assemble(&rules)
 }
 
+/// The filter where there are no namespaces, and a supervisor stands in for them. Messages to the descriptor `handover`
+/// are not stopped.
+pub(crate) fn without_namespaces(network: Network, handover: u32) -> Vec<sock_filter> {
+    let mut rules: Vec<Rule> = SIGNALLING.iter().map(|number| always(*number, Action::Notify)).collect();
+    rules.push(always(libc::SYS_uname, Action::Notify));
+    let directory = libc::O_DIRECTORY as u32;
+    rules.extend(OPENING.iter().map(|(number, flags)| Rule {
+        number: *number,
+        when: When::NoBit(*flags, directory),
+        action: Action::Notify,
+    }));
+    rules.extend(NAMING.iter().map(|number| always(*number, Action::Notify)));
+    if network == Network::None {
+        rules.push(always(libc::SYS_connect, Action::Notify));
+        // Without an address the socket is connected, and that was asked for before.
+        let addressed = When::AnyBit(4, u32::MAX);
+        rules.push(Rule { number: libc::SYS_sendto, when: addressed, action: Action::Notify });
+        let messages = [libc::SYS_sendmsg, libc::SYS_sendmmsg];
+        rules.extend(messages.map(|number| Rule { number, when: When::Not(0, handover), action: Action::Notify }));
+        rules.push(sockets(OTHER_FAMILIES));
+    }
+    rules.extend(common());
+    assemble(&rules)
+}
+
+/// The same where nobody can answer.
+pub(crate) fn without_answers(network: Network) -> Vec<sock_filter> {
+    let mut rules = Vec::new();
+    if network == Network::None {
+        rules.extend([sockets(INTERNET_FAMILIES), sockets(OTHER_FAMILIES)]);
+    }
+    rules.extend(common());
+    assemble(&rules)
+}
+
+fn sockets(families: &'static [u32]) -> Rule {
+    Rule { number: libc::SYS_socket, when: When::OneOf(0, families), action: Action::NoFamily }
+}
+
+const INTERNET_FAMILIES: &[u32] = &[libc::AF_INET as u32, libc::AF_INET6 as u32];
+
+/// Families that lead to the wire or to other machines without an address that says so.
+const OTHER_FAMILIES: &[u32] = &[libc::AF_PACKET as u32, libc::AF_VSOCK as u32];
+
+/// Calls with a path that may mean an open file, in the way of `/proc/self/fd/7`; those that open are apart.
+const NAMING: &[c_long] = &[
+    libc::SYS_readlinkat,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_readlink,
+    libc::SYS_fchmodat,
+    libc::SYS_fchmodat2,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_chmod,
+    libc::SYS_fchownat,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_chown,
+    libc::SYS_utimensat,
+    libc::SYS_setxattr,
+    libc::SYS_getxattr,
+];
+
+/// Calls whose first argument is a process or thread that gets a signal, now or later.
+pub(crate) const SIGNALLING: &[c_long] = &[
+    libc::SYS_kill,
+    libc::SYS_tkill,
+    libc::SYS_tgkill,
+    libc::SYS_rt_sigqueueinfo,
+    libc::SYS_rt_tgsigqueueinfo,
+    libc::SYS_pidfd_open,
+];
+
 /// What `prctl` only pretends to do. Capabilities that are really given up could not be had back when the supervisor
-/// says that a process is root again; the timer slack is where identities ride (see `supervisor::identity`); and whether
-/// set-ID programs work, the kernel does not know.
+/// says that a process is root again; the timer slack is where identities ride (see `supervisor::identity`); and
+/// whether set-ID programs work, the kernel does not know.
 const IGNORED_OPTIONS: &[u32] = &[
     libc::PR_SET_TIMERSLACK as u32,
     libc::PR_CAPBSET_DROP as u32,
@@ -366,6 +445,12 @@ impl Rule {
             When::AnyBit(argument, bits) => {
                 body.extend([load_argument(argument), jump(libc::BPF_JSET, bits, 0, 1), action]);
             }
+            When::NoBit(argument, bits) => {
+                body.extend([load_argument(argument), jump(libc::BPF_JSET, bits, 1, 0), action]);
+            }
+            When::Not(argument, value) => {
+                body.extend([load_argument(argument), jump(libc::BPF_JEQ, value, 1, 0), action]);
+            }
             When::OneOf(argument, values) => {
                 body.push(load_argument(argument));
                 for value in values {
@@ -389,6 +474,7 @@ impl Action {
             Self::Succeed => libc::SECCOMP_RET_ERRNO,
             Self::Refuse => libc::SECCOMP_RET_ERRNO | libc::EPERM as u32,
             Self::Missing => libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32,
+            Self::NoFamily => libc::SECCOMP_RET_ERRNO | libc::EAFNOSUPPORT as u32,
             Self::Notify => libc::SECCOMP_RET_USER_NOTIF,
         }
     }
@@ -495,6 +581,40 @@ mod tests {
             assert_eq!(run(&supervised, ARCHITECTURE, number, arguments), expected_supervised, "{number} supervised");
         }
         assert!(supervised.len() < 4096, "the kernel takes no longer program");
+    }
+
+    #[test]
+    fn without_namespaces_addresses_signals_and_names_are_asked_for() {
+        let argument = |at: usize, value: u64| {
+            let mut arguments = [0; 6];
+            arguments[at] = value;
+            arguments
+        };
+        let (allow, notify) = (libc::SECCOMP_RET_ALLOW, libc::SECCOMP_RET_USER_NOTIF);
+        let packet = libc::AF_PACKET as u64;
+        let cases = [
+            (libc::SYS_connect, [0; 6], notify, allow, allow),
+            (libc::SYS_sendto, [0; 6], allow, allow, allow),
+            (libc::SYS_sendto, argument(4, 0x7fff_0000_1000), notify, allow, allow),
+            (libc::SYS_sendmsg, argument(0, 5), notify, allow, allow),
+            (libc::SYS_sendmsg, argument(0, 1023), allow, allow, allow),
+            (libc::SYS_socket, argument(0, packet), Action::NoFamily.value(), allow, Action::NoFamily.value()),
+            (libc::SYS_socket, argument(0, libc::AF_INET as u64), allow, allow, Action::NoFamily.value()),
+            (libc::SYS_socket, argument(0, libc::AF_UNIX as u64), allow, allow, allow),
+            (libc::SYS_kill, [0; 6], notify, notify, allow),
+            (libc::SYS_uname, [0; 6], notify, notify, allow),
+            (libc::SYS_fsync, [0; 6], Action::Succeed.value(), Action::Succeed.value(), Action::Succeed.value()),
+        ];
+        let programs = [
+            without_namespaces(Network::None, 1023),
+            without_namespaces(Network::Host, 1023),
+            without_answers(Network::None),
+        ];
+        for (number, arguments, none, host, unanswered) in cases {
+            for (program, expected) in programs.iter().zip([none, host, unanswered]) {
+                assert_eq!(run(program, ARCHITECTURE, number, arguments), expected, "{number} {arguments:?}");
+            }
+        }
     }
 
     #[test]

@@ -14,11 +14,14 @@
 //! - `supervisor` (a thread of the builder, not on `root`): answers the calls that a plain user may not make: on
 //!   `userns` those that make device nodes and look at them, on `userns-single` all that concern owners.
 //!
+//! On the rung `chroot` nothing can be mounted and there are no namespaces; `chroot` says what stands in for them.
+//!
 //! Between `clone` and `execve` a child of a process with threads may not allocate memory or take locks. So everything
 //! that `child` and `mounts` need is made before, in a `Plan`, and they only make system calls.
 
 mod acl;
 mod child;
+mod chroot;
 mod enter;
 mod filter;
 mod helpers;

@@ -13,10 +13,18 @@ use crate::ranges::{self, NEEDED};
 /// Why a rung is not possible on this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Obstacle {
-    /// This version of the program does not have it.
-    Unsupported,
     /// The process may not administrate the system.
     NotPrivileged,
+    /// The process belongs to another user than root.
+    NotRoot {
+        /// That user.
+        uid: u32,
+    },
+    /// Root lacks rights.
+    Capabilities {
+        /// Their names, without `CAP_`, with commas between them.
+        missing: String,
+    },
     /// Only some user ids exist here, so that files cannot be given to others.
     FewIds {
         /// How many user ids are mapped.
@@ -102,8 +110,9 @@ pub enum Obstacle {
 impl fmt::Display for Obstacle {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Unsupported => formatter.write_str("not supported by this version"),
             Self::NotPrivileged => formatter.write_str("needs CAP_SYS_ADMIN, which this process does not have"),
+            Self::NotRoot { uid } => write!(formatter, "needs user id 0, this process has {uid}"),
+            Self::Capabilities { missing } => write!(formatter, "root lacks the capabilities {missing}"),
             Self::FewIds { mapped } => write!(formatter, "needs 65536 user ids, this user namespace has {mapped}"),
             Self::Ranges { user, uids, gids, .. } => {
                 let (file, found) = if *uids < NEEDED { ("/etc/subuid", uids) } else { ("/etc/subgid", gids) };
@@ -146,8 +155,15 @@ impl Obstacle {
     /// What to do about it.
     pub fn fix(&self) -> String {
         match self {
-            Self::Unsupported => "choose another sandbox".to_owned(),
             Self::NotPrivileged => "run as root, or use a sandbox that needs no privileges".to_owned(),
+            Self::NotRoot { .. } => {
+                "run as root; in a container, start it without --user and, if its image has a user, with --user 0"
+                    .to_owned()
+            }
+            Self::Capabilities { missing } => {
+                let options = missing.split(',').map(|name| format!("--cap-add {name}")).collect::<Vec<_>>();
+                format!("start the container with {}", options.join(" "))
+            }
             Self::FewIds { .. } => "run outside of this user namespace, or use `userns-single`".to_owned(),
             Self::Ranges { user, known, uids, gids, first_free } => {
                 ranges::grant(user, *known, [*uids, *gids], *first_free)
@@ -169,6 +185,9 @@ impl Obstacle {
                                profile for this program that contains `userns,`"
                 .to_owned(),
             Self::Profile { .. } => "start the container with --security-opt apparmor=unconfined".to_owned(),
+            Self::Seccomp { step } if Step::without_namespaces().any(|known| known.description() == *step) => {
+                format!("start the container with a seccomp profile that allows to {step}; Docker's own does")
+            }
             Self::Seccomp { .. } => "start the container with --security-opt seccomp=unconfined, or with a profile \
                                      that allows unshare, clone, mount, umount2, pivot_root and the calls fsopen, \
                                      fsconfig, fsmount, move_mount, open_tree and mount_setattr"
@@ -259,8 +278,9 @@ mod tests {
     #[test]
     fn every_obstacle_says_what_to_do() {
         let obstacles = [
-            Obstacle::Unsupported,
             Obstacle::NotPrivileged,
+            Obstacle::NotRoot { uid: 1000 },
+            Obstacle::Capabilities { missing: "CHOWN,MKNOD".to_owned() },
             Obstacle::FewIds { mapped: 1 },
             Obstacle::Ranges { user: "u".to_owned(), known: true, uids: 0, gids: 0, first_free: 100_000 },
             Obstacle::NoHelper,

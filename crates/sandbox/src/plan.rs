@@ -2,6 +2,7 @@
 
 use std::ffi::{CString, OsStr, OsString};
 use std::num::NonZeroU64;
+use std::os::fd::RawFd;
 use std::os::unix::ffi::OsStrExt;
 
 use libc::sock_filter;
@@ -59,6 +60,16 @@ pub(crate) enum BecomeUser {
     Really { uid: Uid, gid: Gid, groups: Vec<Gid> },
     /// From the supervisor, to whom this timer slack names them.
     Supervised { slack: NonZeroU64 },
+    /// From the kernel, but nobody may load a filter that set-ID programs would have to obey.
+    Unprivileged {
+        uid: Uid,
+        gid: Gid,
+        groups: Vec<Gid>,
+        /// The number of the one descriptor that messages may be sent to before somebody answers for the command.
+        handover: RawFd,
+        /// The filter where nobody can answer.
+        without_listener: Vec<sock_filter>,
+    },
 }
 
 /// Programs that close every descriptor they might have take seconds when there might be a billion.
@@ -81,18 +92,8 @@ impl Plan {
             let groups = groups.iter().map(|group| Gid::from_raw(*group)).collect();
             BecomeUser::Really { uid: Uid::from_raw(*uid), gid: Gid::from_raw(*gid), groups }
         };
-        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
-        let most = limit.maximum.unwrap_or(MOST_OPEN_FILES).min(MOST_OPEN_FILES);
-        let command = Command {
-            directory: c_string(job.directory.as_os_str())?,
-            programs: programs(job)?,
-            arguments: Strings::new(job.argv.iter().map(|word| c_string(word)).collect::<Result<_, _>>()?),
-            environment: Strings::new(job.env.iter().map(variable).collect::<Result<_, _>>()?),
-            open_files: Rlimit { current: Some(OPEN_FILES.min(most)), maximum: Some(most) },
-            become_user,
-            filter,
-            asks: matches!(rung, Rung::Userns | Rung::UsernsSingle),
-        };
+        let asks = matches!(rung, Rung::Userns | Rung::UsernsSingle);
+        let command = Command::new(job, become_user, filter, asks)?;
         Ok(Self {
             stage: c_string(stage.directory.as_os_str())?,
             overlay: stage.overlay_options(),
@@ -105,6 +106,35 @@ impl Plan {
     }
 }
 
+/// How many files the command may open: at first, and at most.
+pub(crate) fn open_files() -> (u64, u64) {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let most = limit.maximum.unwrap_or(MOST_OPEN_FILES).min(MOST_OPEN_FILES);
+    (OPEN_FILES.min(most), most)
+}
+
+impl Command {
+    /// Plans the command of a job.
+    pub(crate) fn new(
+        job: &Job,
+        become_user: BecomeUser,
+        filter: Vec<sock_filter>,
+        asks: bool,
+    ) -> Result<Self, RunError> {
+        let (current, most) = open_files();
+        Ok(Self {
+            directory: c_string(job.directory.as_os_str())?,
+            programs: programs(job)?,
+            arguments: Strings::new(job.argv.iter().map(|word| c_string(word)).collect::<Result<_, _>>()?),
+            environment: Strings::new(job.env.iter().map(variable).collect::<Result<_, _>>()?),
+            open_files: Rlimit { current: Some(current), maximum: Some(most) },
+            become_user,
+            filter,
+            asks,
+        })
+    }
+}
+
 impl PlannedMount {
     fn new(mount: &StagedMount) -> Result<Self, RunError> {
         let source = mount.source.as_ref().map(|path| c_string(path.as_os_str())).transpose()?;
@@ -113,7 +143,7 @@ impl PlannedMount {
     }
 }
 
-fn c_string(text: &OsStr) -> Result<CString, RunError> {
+pub(crate) fn c_string(text: &OsStr) -> Result<CString, RunError> {
     CString::new(text.as_bytes()).map_err(|_| RunError::Nul { text: text.to_os_string() })
 }
 

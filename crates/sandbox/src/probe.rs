@@ -12,6 +12,7 @@ use rustix::mount::{
 };
 use rustix::thread::CapabilitySet;
 
+use crate::chroot;
 use crate::helpers::Helpers;
 use crate::obstacle::Obstacle;
 use crate::ranges::Ranges;
@@ -41,21 +42,32 @@ pub(crate) fn try_rung(rung: Rung) -> Result<(), Obstacle> {
             if !may {
                 return Err(Obstacle::NotPrivileged);
             }
-            let mapped = mapped_ids();
-            if mapped < ALL_IDS {
-                return Err(Obstacle::FewIds { mapped });
-            }
-            try_in_child(&Attempt { user_namespace: UserNamespace::None })
+            require_all_ids()?;
+            try_in_child(&Attempt::Namespaces { user_namespace: UserNamespace::None })
         }
-        Rung::Userns => try_in_child(&Attempt { user_namespace: UserNamespace::Range(Ranges::of_this_user()?) }),
-        Rung::UsernsSingle => try_in_child(&Attempt { user_namespace: UserNamespace::OneId(Maps::of_this_user()) }),
+        Rung::Userns => {
+            let user_namespace = UserNamespace::Range(Ranges::of_this_user()?);
+            try_in_child(&Attempt::Namespaces { user_namespace })
+        }
+        Rung::UsernsSingle => {
+            let user_namespace = UserNamespace::OneId(Maps::of_this_user());
+            try_in_child(&Attempt::Namespaces { user_namespace })
+        }
+        Rung::Chroot => chroot::try_here(),
         Rung::None => Ok(()),
-        Rung::Chroot => Err(Obstacle::Unsupported),
     }
 }
 
 /// As many ids as an image may use.
 const ALL_IDS: u64 = 65536;
+
+/// Fails where files cannot be given to any user of an image.
+pub(crate) fn require_all_ids() -> Result<(), Obstacle> {
+    match mapped_ids() {
+        ALL_IDS.. => Ok(()),
+        mapped => Err(Obstacle::FewIds { mapped }),
+    }
+}
 
 fn mapped_ids() -> u64 {
     let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
@@ -123,10 +135,16 @@ pub(crate) enum Step {
     Notify,
     /// Reading what identities ride on (see `supervisor::identity`).
     TimerSlack,
+    /// A device node.
+    Node,
+    /// Another root.
+    Chroot,
+    /// A system call filter, without privileges.
+    Filter,
 }
 
 impl Step {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 13] = [
         Self::Fork,
         Self::UserNamespace,
         Self::IdMap,
@@ -137,7 +155,15 @@ impl Step {
         Self::Proc,
         Self::Notify,
         Self::TimerSlack,
+        Self::Node,
+        Self::Chroot,
+        Self::Filter,
     ];
+
+    /// Those that concern rungs which make no namespaces.
+    pub(crate) fn without_namespaces() -> impl Iterator<Item = Self> {
+        [Self::Node, Self::Chroot, Self::Filter].into_iter()
+    }
 
     /// Completes "the kernel refuses to ...".
     pub(crate) fn description(self) -> &'static str {
@@ -152,16 +178,23 @@ impl Step {
             Self::Proc => "mount a /proc of our own",
             Self::Notify => "let a supervisor answer system calls",
             Self::TimerSlack => "read another process' timer slack",
+            Self::Node => "make a device node",
+            Self::Chroot => "change the root directory",
+            Self::Filter => "filter system calls",
         }
     }
 }
 
-struct Attempt {
-    user_namespace: UserNamespace,
+/// What a child tries.
+pub(crate) enum Attempt {
+    /// What `enter` and a run do that mount.
+    Namespaces { user_namespace: UserNamespace },
+    /// What a run does that may not.
+    Chroot,
 }
 
 /// In which user namespace something is tried.
-enum UserNamespace {
+pub(crate) enum UserNamespace {
     /// That of the caller.
     None,
     /// A new one, which maps a range of ids.
@@ -170,7 +203,7 @@ enum UserNamespace {
     OneId(Maps),
 }
 
-fn try_in_child(attempt: &Attempt) -> Result<(), Obstacle> {
+pub(crate) fn try_in_child(attempt: &Attempt) -> Result<(), Obstacle> {
     let report = |errno| Obstacle::of(Step::Fork, errno);
     let (ours, theirs) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(report)?;
     let (told, go) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(report)?;
@@ -195,9 +228,9 @@ fn try_in_child(attempt: &Attempt) -> Result<(), Obstacle> {
 fn outcome_of(attempt: &Attempt, pid: rustix::process::Pid, reports: &OwnedFd, go: OwnedFd) -> Result<(), Obstacle> {
     let fork = |errno| Obstacle::of(Step::Fork, errno);
     loop {
-        match (read_report(reports).map_err(fork)?, &attempt.user_namespace) {
+        match (read_report(reports).map_err(fork)?, attempt) {
             (None, _) => return Ok(()),
-            (Some((_, None)), UserNamespace::Range(ranges)) => {
+            (Some((_, None)), Attempt::Namespaces { user_namespace: UserNamespace::Range(ranges) }) => {
                 Helpers::start(pid, ranges).map_err(fork)?.map()?;
                 rustix::io::write(&go, b"g").map_err(fork)?;
             }
@@ -256,39 +289,46 @@ fn at(step: Step) -> impl Fn(Errno) -> (Step, Errno) {
 impl Attempt {
     /// Does once what `enter` and a run do. In a child: allocates nothing.
     fn all(&self, mapper: &Mapper<'_>) -> Tried {
-        match &self.user_namespace {
-            UserNamespace::None => {}
-            UserNamespace::Range(_) => {
-                sys::unshare(libc::CLONE_NEWUSER).map_err(at(Step::UserNamespace))?;
-                mapper.map().map_err(at(Step::IdMap))?;
-                sys::has_notification().map_err(at(Step::Notify))?;
-            }
-            UserNamespace::OneId(maps) => {
-                sys::unshare(libc::CLONE_NEWUSER).map_err(at(Step::UserNamespace))?;
-                maps.write().map_err(at(Step::IdMap))?;
-                sys::has_notification().map_err(at(Step::Notify))?;
-            }
+        match self {
+            Self::Namespaces { user_namespace } => try_namespaces(user_namespace, mapper),
+            Self::Chroot => chroot::attempt(),
         }
-        sys::unshare(libc::CLONE_NEWNS).map_err(at(Step::PrivateMounts))?;
-        let private = MountPropagationFlags::REC | MountPropagationFlags::PRIVATE;
-        mount_change(c"/", private).map_err(at(Step::PrivateMounts))?;
-        let scratch = scratch().map_err(at(Step::Memory))?;
-        overlay(&scratch).map_err(at(Step::Overlay))?;
-        let namespaces = libc::CLONE_NEWPID | libc::CLONE_NEWNET | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
-        let (ours, theirs) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(at(Step::Namespaces))?;
-        match sys::clone_process(namespaces as u32).map_err(at(Step::Namespaces))? {
-            Cloned::Child => first_process(&scratch, theirs.as_fd()),
-            Cloned::Parent { pid, pidfd } => {
-                drop(theirs);
-                let proc = report_of(&ours).map_err(at(Step::Proc));
-                let slack = match self.user_namespace {
-                    UserNamespace::OneId(_) => read_slack(pid).map_err(at(Step::TimerSlack)),
-                    UserNamespace::None | UserNamespace::Range(_) => Ok(()),
-                };
-                let _ = rustix::process::pidfd_send_signal(&pidfd, rustix::process::Signal::KILL);
-                let _ = sys::reap(&pidfd);
-                proc.and(slack)
-            }
+    }
+}
+
+fn try_namespaces(user_namespace: &UserNamespace, mapper: &Mapper<'_>) -> Tried {
+    match user_namespace {
+        UserNamespace::None => {}
+        UserNamespace::Range(_) => {
+            sys::unshare(libc::CLONE_NEWUSER).map_err(at(Step::UserNamespace))?;
+            mapper.map().map_err(at(Step::IdMap))?;
+            sys::has_notification().map_err(at(Step::Notify))?;
+        }
+        UserNamespace::OneId(maps) => {
+            sys::unshare(libc::CLONE_NEWUSER).map_err(at(Step::UserNamespace))?;
+            maps.write().map_err(at(Step::IdMap))?;
+            sys::has_notification().map_err(at(Step::Notify))?;
+        }
+    }
+    sys::unshare(libc::CLONE_NEWNS).map_err(at(Step::PrivateMounts))?;
+    let private = MountPropagationFlags::REC | MountPropagationFlags::PRIVATE;
+    mount_change(c"/", private).map_err(at(Step::PrivateMounts))?;
+    let scratch = scratch().map_err(at(Step::Memory))?;
+    overlay(&scratch).map_err(at(Step::Overlay))?;
+    let namespaces = libc::CLONE_NEWPID | libc::CLONE_NEWNET | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
+    let (ours, theirs) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(at(Step::Namespaces))?;
+    match sys::clone_process(namespaces as u32).map_err(at(Step::Namespaces))? {
+        Cloned::Child => first_process(&scratch, theirs.as_fd()),
+        Cloned::Parent { pid, pidfd } => {
+            drop(theirs);
+            let proc = report_of(&ours).map_err(at(Step::Proc));
+            let slack = match user_namespace {
+                UserNamespace::OneId(_) => read_slack(pid).map_err(at(Step::TimerSlack)),
+                UserNamespace::None | UserNamespace::Range(_) => Ok(()),
+            };
+            let _ = rustix::process::pidfd_send_signal(&pidfd, rustix::process::Signal::KILL);
+            let _ = sys::reap(&pidfd);
+            proc.and(slack)
         }
     }
 }

@@ -15,9 +15,11 @@ use rustix::io::Errno;
 use rustix::process::{Pid, Signal};
 
 use crate::child::{self, Descriptors, Step};
+use crate::chroot;
 use crate::enter::{CannotRun, Sandbox};
 use crate::job::{Job, Network, Outcome, Stdin};
 use crate::plan::Plan;
+use crate::rung::Rung;
 use crate::stage::{Stage, StagedMount};
 use crate::supervisor::Supervisor;
 use crate::sys::{self, Cloned};
@@ -66,7 +68,7 @@ pub enum RunError {
         source: io::Error,
     },
     /// Changes cannot be kept where the upper tree is.
-    #[error("`{}` is on {filesystem}, where overlayfs cannot keep changes; choose a directory on a disk or a volume", path.display())]
+    #[error("`{}` is on {filesystem}, which cannot hold what a layer deletes; choose a directory on a disk or a volume", path.display())]
     UpperFilesystem {
         /// The upper tree.
         path: PathBuf,
@@ -130,19 +132,22 @@ impl Sandbox {
     /// from several threads at once, for different upper trees.
     pub fn run(&self, job: &Job, output: &mut dyn FnMut(&[u8])) -> Result<Outcome, RunError> {
         self.may_run().map_err(|source| RunError::Impossible { source })?;
+        if self.rung() == Rung::Chroot {
+            return chroot::run(job, output);
+        }
         let mut stage = Stage::prepare(job, self.owners())?;
         let plan = Plan::new(job, &stage, self.rung())?;
         let started = Started::start(&plan, &job.stdin)?;
         let records = (std::mem::take(&mut stage.records), std::mem::take(&mut stage.records_below));
         let targets: Vec<PathBuf> = stage.mounts.iter().map(StagedMount::seen_at).collect();
-        let watch = Watch { job, targets, control: &started.control, pid: started.pid, first: &started.first };
+        let watch = Watch { job, targets, started: &started, ending: Ending::Kill };
         let stop = eventfd(0, EventfdFlags::CLOEXEC).map_err(watching)?;
         thread::scope(|scope| {
             // Dropped first, also when `output` panics: only when nothing runs any more does the supervisor end.
-            let _killer = Killer { first: &started.first, stop: &stop };
+            let _killer = Killer { started: &started, ending: Ending::Kill, stop: &stop };
             let mut supervisor = None;
             let mut records = Some(records);
-            let end = watch.until_the_end(&started.output, output, &mut |run| {
+            let end = watch.until_the_end(output, &mut |run| {
                 let (own, below) = records.take().unwrap_or_default();
                 let supervisor_of_run = Supervisor::new(run, self.owners(), &job.user, &job.upper, own, below)?;
                 let stop = &stop;
@@ -167,16 +172,25 @@ impl Sandbox {
     }
 }
 
-fn watching(errno: Errno) -> RunError {
+pub(crate) fn watching(errno: Errno) -> RunError {
     RunError::Watch { source: errno.into() }
 }
 
 /// A run whose first process lives.
-struct Started {
-    pid: Pid,
-    first: OwnedFd,
-    control: OwnedFd,
-    output: OwnedFd,
+pub(crate) struct Started {
+    pub(crate) pid: Pid,
+    pub(crate) first: OwnedFd,
+    pub(crate) control: OwnedFd,
+    pub(crate) output: OwnedFd,
+}
+
+/// How the first process is made to end.
+#[derive(Clone, Copy)]
+pub(crate) enum Ending {
+    /// It is killed, and the kernel kills everybody else in its namespace.
+    Kill,
+    /// It sees the end of the socket, and kills everybody itself.
+    Ask,
 }
 
 impl Started {
@@ -195,7 +209,8 @@ impl Started {
             Cloned::Parent { pid, pidfd } => {
                 let started = Self { pid, first: pidfd, control, output };
                 if let Err(errno) = wire::send_go(&started.control) {
-                    kill(&started.first);
+                    started.end(Ending::Kill);
+                    let _ = sys::reap(&started.first);
                     return Err(watching(errno));
                 }
                 Ok(started)
@@ -204,7 +219,7 @@ impl Started {
     }
 }
 
-fn open_stdin(stdin: &Stdin) -> Result<OwnedFd, Errno> {
+pub(crate) fn open_stdin(stdin: &Stdin) -> Result<OwnedFd, Errno> {
     match stdin {
         Stdin::Null => rustix::fs::open(c"/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()),
         Stdin::Data(data) => {
@@ -220,34 +235,38 @@ fn open_stdin(stdin: &Stdin) -> Result<OwnedFd, Errno> {
     }
 }
 
-/// Kills a run and waits until nothing of it is left.
-fn kill(first: &OwnedFd) {
-    let _ = rustix::process::pidfd_send_signal(first, Signal::KILL);
-    // The kernel lets go of process 1 only when all others of its namespace are gone.
-    let _ = sys::reap(first);
+impl Started {
+    pub(crate) fn end(&self, ending: Ending) {
+        let _ = match ending {
+            Ending::Kill => rustix::process::pidfd_send_signal(&self.first, Signal::KILL),
+            Ending::Ask => rustix::net::shutdown(&self.control, rustix::net::Shutdown::Write),
+        };
+    }
 }
 
-/// Ends a run on every way out.
-struct Killer<'a> {
-    first: &'a OwnedFd,
-    stop: &'a OwnedFd,
+/// Ends a run on every way out, and waits until nothing of it is left.
+pub(crate) struct Killer<'a> {
+    pub(crate) started: &'a Started,
+    pub(crate) ending: Ending,
+    pub(crate) stop: &'a OwnedFd,
 }
 
 impl Drop for Killer<'_> {
     fn drop(&mut self) {
-        kill(self.first);
+        self.started.end(self.ending);
+        // The kernel lets go of process 1 only when all others of its namespace are gone; the watcher goes last.
+        let _ = sys::reap(&self.started.first);
         let _ = rustix::io::write(self.stop, &1u64.to_ne_bytes());
     }
 }
 
 /// What the builder looks at while a command runs.
-struct Watch<'a> {
-    job: &'a Job,
+pub(crate) struct Watch<'a> {
+    pub(crate) job: &'a Job,
     /// Where each mount of the plan is seen.
-    targets: Vec<PathBuf>,
-    control: &'a OwnedFd,
-    pid: Pid,
-    first: &'a OwnedFd,
+    pub(crate) targets: Vec<PathBuf>,
+    pub(crate) started: &'a Started,
+    pub(crate) ending: Ending,
 }
 
 /// What the children have told.
@@ -257,15 +276,15 @@ struct Told {
     ended: Option<i32>,
 }
 
-type OnSupervise<'a> = dyn FnMut(Supervise) -> Result<(), Errno> + 'a;
+pub(crate) type OnSupervise<'a> = dyn FnMut(Supervise) -> Result<(), Errno> + 'a;
 
 impl Watch<'_> {
-    fn until_the_end(
+    pub(crate) fn until_the_end(
         &self,
-        pipe: &OwnedFd,
         output: &mut dyn FnMut(&[u8]),
         supervise: &mut OnSupervise<'_>,
     ) -> Result<Outcome, RunError> {
+        let pipe = &self.started.output;
         let mut told = Told::default();
         let mut buffer = vec![0; CHUNK];
         let mut open = true;
@@ -273,11 +292,11 @@ impl Watch<'_> {
         loop {
             if !interrupted && self.job.interrupt.load(Ordering::Relaxed) {
                 interrupted = true;
-                let _ = rustix::process::pidfd_send_signal(self.first, Signal::KILL);
+                self.started.end(self.ending);
             }
             let mut ready = [
-                PollFd::new(self.first, PollFlags::IN),
-                PollFd::new(self.control, PollFlags::IN),
+                PollFd::new(&self.started.first, PollFlags::IN),
+                PollFd::new(&self.started.control, PollFlags::IN),
                 PollFd::new(pipe, PollFlags::IN),
             ];
             let watched = if open { ready.len() } else { ready.len() - 1 };
@@ -310,7 +329,7 @@ impl Watch<'_> {
     /// Hears what there is to hear, without waiting.
     fn listen(&self, told: &mut Told, supervise: &mut OnSupervise<'_>) -> Result<(), RunError> {
         loop {
-            match wire::receive(self.control) {
+            match wire::receive(&self.started.control) {
                 Ok(Some(Message::Failed { step, index, errno })) => {
                     told.failure.get_or_insert((step, index, errno));
                 }
@@ -332,7 +351,7 @@ impl Watch<'_> {
     }
 
     fn outcome(&self, told: &Told) -> Result<Outcome, RunError> {
-        tracing::trace!("process {} has ended: {:?} {:?}", self.pid.as_raw_nonzero(), told.failure, told.ended);
+        tracing::trace!("process {} has ended: {:?} {:?}", self.started.pid.as_raw_nonzero(), told.failure, told.ended);
         if let Some((step, index, errno)) = told.failure {
             return Err(self.failure(step, index, errno));
         }
@@ -372,7 +391,8 @@ fn pass_on(pipe: &OwnedFd, buffer: &mut [u8], output: &mut dyn FnMut(&[u8])) -> 
     }
 }
 
-fn unfit_filesystem(path: &std::path::Path) -> Option<&'static str> {
+/// The kind of a file system that holds no upper tree.
+pub(crate) fn unfit_filesystem(path: &std::path::Path) -> Option<&'static str> {
     const KNOWN: [(u64, &str); 4] =
         [(0x794c_7630, "overlayfs"), (0x6969, "NFS"), (0x0102_1997, "9p"), (0x6573_5546, "FUSE")];
     let found = rustix::fs::statfs(path).ok()?.f_type as u64;

@@ -75,7 +75,7 @@ impl Stage {
             made: Vec::new(),
         };
         stage.link_lowers(&job.lowers).map_err(prepare)?;
-        stage.make_upper_root(job, owners).map_err(prepare)?;
+        make_upper_root(job, owners).map_err(prepare)?;
         if owners == Owners::Recorded {
             stage.records = Sidecar::load(&job.upper).map_err(prepare)?;
             for lower in &job.lowers {
@@ -108,19 +108,6 @@ impl Stage {
             symlink(fs::canonicalize(lower.root())?, self.directory.join(number.to_string()))?;
         }
         Ok(())
-    }
-
-    /// Seen from inside, `/` is the upper tree's root: a fresh one takes the attributes of the one below.
-    fn make_upper_root(&self, job: &Job, owners: Owners) -> io::Result<()> {
-        let root = job.upper.root();
-        if root.try_exists()? {
-            return Ok(());
-        }
-        fs::create_dir(&root)?;
-        let Some(below) = job.lowers.last().map(TreeDir::root) else {
-            return fs::set_permissions(&root, fs::Permissions::from_mode(0o755));
-        };
-        imitate(&root, &below, owners, &Sidecar::default())
     }
 
     fn make_skeleton(&self) -> io::Result<()> {
@@ -206,8 +193,21 @@ impl Drop for Stage {
     }
 }
 
+/// Seen from inside, `/` is the upper tree's root: a fresh one takes the attributes of the one below.
+pub(crate) fn make_upper_root(job: &Job, owners: Owners) -> io::Result<()> {
+    let root = job.upper.root();
+    if root.try_exists()? {
+        return Ok(());
+    }
+    fs::create_dir(&root)?;
+    let Some(below) = job.lowers.last().map(TreeDir::root) else {
+        return fs::set_permissions(&root, fs::Permissions::from_mode(0o755));
+    };
+    imitate(&root, &below, owners, &Sidecar::default())
+}
+
 /// Names and addresses of the network outside.
-fn host_files(network: Network) -> Vec<Mount> {
+pub(crate) fn host_files(network: Network) -> Vec<Mount> {
     if network == Network::None {
         return Vec::new();
     }
@@ -232,7 +232,7 @@ fn make_missing(skeleton: &Path, target: &ImagePath, is_directory: bool) -> io::
 
 /// A directory as nobody's umask makes it, made long ago: if a command puts something into it, it becomes part of a
 /// layer.
-fn make_plain_directory(path: &Path) -> io::Result<()> {
+pub(crate) fn make_plain_directory(path: &Path) -> io::Result<()> {
     match fs::create_dir(path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
         done => done?,
@@ -256,7 +256,7 @@ fn set_time(path: &Path, seconds: i64, nanoseconds: i64) -> io::Result<()> {
     Ok(rustix::fs::utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW)?)
 }
 
-fn remove(directory: &Path) -> io::Result<()> {
+pub(crate) fn remove(directory: &Path) -> io::Result<()> {
     match fs::remove_dir_all(directory) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),

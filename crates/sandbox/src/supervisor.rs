@@ -21,7 +21,7 @@ pub(crate) mod identity;
 mod attributes;
 mod create;
 mod device;
-mod memory;
+pub(crate) mod memory;
 mod owners;
 mod place;
 mod stat;

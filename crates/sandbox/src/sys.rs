@@ -231,6 +231,36 @@ pub(crate) fn errno_of(number: i32) -> Option<Errno> {
     (1..4096).contains(&number).then(|| Errno::from_raw_os_error(number))
 }
 
+/// Blocks the signal that a child has ended, and returns a descriptor that tells of it instead.
+pub(crate) fn child_signals() -> Result<OwnedFd, Errno> {
+    // SAFETY: `set` is a signal set that `sigemptyset` has initialised, and the kernel opens a new descriptor for us.
+    unsafe {
+        let mut set = MaybeUninit::uninit();
+        libc::sigemptyset(set.as_mut_ptr());
+        libc::sigaddset(set.as_mut_ptr(), libc::SIGCHLD);
+        libc::sigprocmask(libc::SIG_BLOCK, set.as_ptr(), ptr::null_mut());
+        match libc::signalfd(-1, set.as_ptr(), libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) {
+            -1 => Err(last_errno()),
+            descriptor => Ok(OwnedFd::from_raw_fd(descriptor)),
+        }
+    }
+}
+
+/// Takes the ids that count for files, with this thread alone. Ids that may not be taken are not.
+pub(crate) fn set_file_ids(uid: u32, gid: u32) {
+    // SAFETY: the raw calls take plain values, and concern the calling thread only.
+    unsafe {
+        libc::syscall(libc::SYS_setfsgid, gid);
+        libc::syscall(libc::SYS_setfsuid, uid);
+    }
+}
+
+/// Sends a signal to a process, or tries whether that may be done if it is 0.
+pub(crate) fn signal(process: i32, signal: i32) -> Result<(), Errno> {
+    // SAFETY: sending a signal touches no memory.
+    if unsafe { libc::kill(process, signal) } == 0 { Ok(()) } else { Err(last_errno()) }
+}
+
 /// Waits for a child and forgets it.
 pub(crate) fn reap(pidfd: &OwnedFd) -> Result<(), Errno> {
     reap_status(pidfd).map(drop)

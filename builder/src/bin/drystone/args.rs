@@ -166,7 +166,7 @@ pub struct BuildArgs {
     /// Give a variable of the specs a value; may be given several times
     #[arg(long, value_name = "NAME=VALUE", value_parser = variable)]
     pub set: Vec<(String, String)>,
-    /// How commands run in images: auto, root, userns, userns-single, chroot or none
+    /// How commands run in images: auto, root, userns, userns-single, chroot (root in an ordinary container) or none
     #[arg(long, default_value = "auto", value_name = "KIND")]
     pub sandbox: Choice,
     /// How much is done at the same time [default: the number of processors]

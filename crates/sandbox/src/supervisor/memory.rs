@@ -44,7 +44,8 @@ pub(super) fn read_text(call: &Notification, address: u64) -> Result<CString, Er
     Err(Errno::NAMETOOLONG)
 }
 
-fn read_some(call: &Notification, address: u64, buffer: &mut [u8]) -> Result<usize, Errno> {
+/// Fills as much of `buffer` as there is memory.
+pub(crate) fn read_some(call: &Notification, address: u64, buffer: &mut [u8]) -> Result<usize, Errno> {
     let ours = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
     let theirs = libc::iovec { iov_base: address as *mut libc::c_void, iov_len: buffer.len() };
     // SAFETY: the kernel writes at most `buffer.len()` bytes to `buffer`, and checks the other address itself.

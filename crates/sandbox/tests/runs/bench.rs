@@ -24,9 +24,14 @@ pub(crate) enum As {
     RangedUser,
     /// A plain user, on the rung `userns-single`.
     PlainUser,
+    /// Root, on the rung `chroot`.
+    Chroot,
 }
 
-pub(crate) const ALL: [As; 3] = [As::Root, As::RangedUser, As::PlainUser];
+/// The rungs that have namespaces, and with them a `/proc` of their own.
+pub(crate) const WITH_NAMESPACES: [As; 3] = [As::Root, As::RangedUser, As::PlainUser];
+
+pub(crate) const ALL: [As; 4] = [As::Root, As::RangedUser, As::PlainUser, As::Chroot];
 
 impl As {
     pub(crate) fn rung(self) -> &'static str {
@@ -34,12 +39,13 @@ impl As {
             Self::Root => "root",
             Self::RangedUser => "userns",
             Self::PlainUser => "userns-single",
+            Self::Chroot => "chroot",
         }
     }
 
     fn uid(self) -> u32 {
         match self {
-            Self::Root => 0,
+            Self::Root | Self::Chroot => 0,
             Self::RangedUser => RANGED_USER,
             Self::PlainUser => PLAIN_USER,
         }
@@ -127,7 +133,7 @@ impl Bench {
     pub(crate) fn builder(&self, action: &str) -> Builder {
         let program = template().join("probe");
         let mut command = match self.who {
-            As::Root => Command::new(program),
+            As::Root | As::Chroot => Command::new(program),
             As::RangedUser => ranged_user(etc(), "", &[], program.as_path()),
             As::PlainUser => {
                 let mut command = Command::new("setpriv");
@@ -160,7 +166,7 @@ impl Bench {
 
     /// The bytes of the layer that a tree is over another one.
     pub(crate) fn layer(&self, tree: &Path, below: &Path) -> Vec<u8> {
-        let output = self.builder("layer").arg(tree).arg(below).output();
+        let output = self.builder("layer").arg(below).arg(tree).output();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         output.stdout
     }

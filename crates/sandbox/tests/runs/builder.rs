@@ -10,10 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use layer::diff::Rules;
-use layer::entry::ImagePath;
 use layer::record::{self, Owners, Sidecar, TreeDir};
-use layer::write::EntryWriter;
 use sandbox::{Choice, Job, Mount, MountSource, Network, Outcome, RunError, Sandbox, Stdin, User};
 
 /// What a builder exits with when a run was impossible.
@@ -174,13 +171,18 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// Writes what the first tree changes in the others as a layer's entries.
+/// Prints the entries of the layer that a tree is, over the trees before it: all that is written, content too.
 fn layer(owners: Owners, trees: &[String]) {
-    let trees: Vec<TreeDir> = trees.iter().map(TreeDir::new).collect();
-    let keep = |_: &ImagePath, _: &fs::Metadata| true;
-    let rules = Rules { since: i64::MIN, latest: 0, keep: &keep };
-    let changes = layer::diff::changes(&trees[0], &trees[1..], owners, &rules).unwrap();
-    layer::diff::write(&changes, &mut EntryWriter::new(std::io::stdout().lock())).unwrap();
+    let mut trees: Vec<TreeDir> = trees.iter().map(TreeDir::new).collect();
+    let upper = trees.pop().unwrap();
+    let born = fs::metadata(upper.path()).unwrap().created().unwrap();
+    let since = i64::try_from(born.duration_since(std::time::UNIX_EPOCH).unwrap().as_secs()).unwrap();
+    let rules = layer::diff::Rules { since, latest: 1_500_000_000, keep: &|_, _| true };
+    for change in layer::diff::changes(&upper, &trees, owners, &rules).unwrap() {
+        let content = change.content.map(|path| fs::read(path).unwrap()).unwrap_or_default();
+        let sum = content.iter().fold(0u64, |sum, byte| sum.wrapping_mul(31).wrapping_add((*byte).into()));
+        println!("{:?} {} bytes {sum:x}", change.entry, content.len());
+    }
 }
 
 /// Prints what a layer would store of each file of a tree, times excepted.

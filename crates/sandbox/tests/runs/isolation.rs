@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::bench::{ALL, As, Bench};
+use crate::bench::{ALL, As, Bench, WITH_NAMESPACES};
 use crate::{Test, tests};
 
 pub(crate) const TESTS: &[Test] = tests![
@@ -13,6 +13,8 @@ pub(crate) const TESTS: &[Test] = tests![
     root_inside_has_the_usual_capabilities_and_no_more,
     device_nodes_made_inside_lead_nowhere,
     mounts_are_seen_and_leave_no_trace,
+    without_namespaces_the_network_and_other_processes_are_out_of_reach,
+    paths_of_open_files_work_without_a_mounted_proc,
 ];
 
 fn without_network_there_is_only_a_loopback_interface() {
@@ -20,7 +22,7 @@ fn without_network_there_is_only_a_loopback_interface() {
         text.lines().skip(2).filter_map(|line| Some(line.split_once(':')?.0.trim().to_owned())).collect()
     };
     let host = interfaces(&fs::read_to_string("/proc/net/dev").unwrap());
-    for who in ALL {
+    for who in WITH_NAMESPACES {
         let bench = Bench::new(who);
         let (base, upper) = (bench.base(), bench.tree("upper"));
         let text = bench.shell(&[&base], &upper, "cat /proc/net/dev");
@@ -51,7 +53,7 @@ fn calls_that_wait_for_a_disk_succeed_at_once() {
 }
 
 fn devices_terminals_and_links_of_dev_are_there() {
-    for who in ALL {
+    for who in WITH_NAMESPACES {
         let bench = Bench::new(who);
         let (base, upper) = (bench.base(), bench.tree("upper"));
         let script = "echo x > /dev/null; head -c 4 /dev/zero | wc -c; head -c 4 /dev/urandom | wc -c; \
@@ -84,7 +86,7 @@ fn root_inside_has_the_usual_capabilities_and_no_more() {
 }
 
 fn device_nodes_made_inside_lead_nowhere() {
-    for who in ALL {
+    for who in WITH_NAMESPACES {
         let bench = Bench::new(who);
         let (base, upper) = (bench.base(), bench.tree("upper"));
         let script = "mknod /tmp/zero c 1 5; mknod /dev/shm/zero c 1 5; stat -c '%F %t:%T' /tmp/zero; \
@@ -107,7 +109,7 @@ fn mounts_are_seen_and_leave_no_trace() {
         let below = bench.shell(
             &[&base],
             &opaque,
-            "rm -r /var/lib; mkdir -m 711 /var/lib; chown 5:6 /var/lib; ls -a /proc | wc -l",
+            "rm -r /var/lib; mkdir -m 711 /var/lib; chown 5:6 /var/lib; cat /proc/self/status | wc -l",
         );
         assert!(below.trim().parse::<u32>().unwrap() > 10);
         let mounts = [
@@ -124,10 +126,50 @@ fn mounts_are_seen_and_leave_no_trace() {
         let script = "echo kept > /root/.cache/pip/kept; cat /run/secrets/key; echo x > /scratch/x; ls /tmp /scratch; \
                       if echo x 2>/dev/null > /run/secrets/key; then echo written; fi; stat -c '%u:%g %a' /var/lib; \
                       test -d /var/lib/deep/cache/root";
-        assert_eq!(builder.shell(script).run(), "hush/scratch:\nx\n\n/tmp:\nkept\nroot\n5:6 711\n", "{who:?}");
+        // Copies are made before and brought back after the run, each for itself, and root may write to all of them.
+        let seen = match who {
+            As::Chroot => "hush/scratch:\nx\n\n/tmp:\nroot\nwritten\n5:6 711\n",
+            As::Root | As::RangedUser | As::PlainUser => "hush/scratch:\nx\n\n/tmp:\nkept\nroot\n5:6 711\n",
+        };
+        assert_eq!(builder.shell(script).run(), seen, "{who:?}");
+        assert_eq!(fs::read_to_string(&secret).unwrap(), "hush");
         assert_eq!(fs::read_to_string(cache.join("kept")).unwrap(), "kept\n");
         let dump = bench.dump(&upper);
+        // To make a place below an opaque directory, the directories above it are copied up, if something is mounted.
         let expected = "/ 0:0 0755 directory\n/var 0:0 0755 directory\n/var/lib 5:6 0711 directory\n";
+        let expected = if who == As::Chroot { "/ 0:0 0755 directory\n" } else { expected };
         assert_eq!(dump, expected, "{who:?}");
     }
+}
+
+fn without_namespaces_the_network_and_other_processes_are_out_of_reach() {
+    let bench = Bench::new(As::Chroot);
+    let (base, upper) = (bench.base(), bench.tree("upper"));
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let script = format!(
+        "for as in 0 105; do \
+         setpriv --reuid $as --regid $as --clear-groups busybox nc -w 2 192.0.2.1 80 </dev/null 2>&1 || true; done; \
+         busybox nc -w 2 127.0.0.1 {port} </dev/null && echo near; \
+         kill -0 {outside} 2>/dev/null || echo alone; kill -0 -{outside} 2>/dev/null || echo no group; \
+         sleep 100 & kill -0 $! && kill $! && echo own; setsid sleep 100 & kill -9 -1; echo here",
+        outside = std::process::id()
+    );
+    let accepting = std::thread::spawn(move || drop(listener.accept()));
+    let text = bench.shell(&[&base], &upper, &script);
+    let far = "nc: can't connect to remote host (192.0.2.1): Network is unreachable\n";
+    assert_eq!(text, format!("{far}{far}near\nalone\nno group\nown\nhere\n"));
+    accepting.join().unwrap();
+}
+
+fn paths_of_open_files_work_without_a_mounted_proc() {
+    let script = "exec 7</etc/motd; cat /proc/self/fd/0 </etc/motd; cat /dev/fd/7; echo out > /dev/stdout; \
+                  echo error > /dev/stderr; mkfifo -m 640 /work/fifo; stat -c %a /work/fifo; readlink /proc/self/exe; \
+                  readlink /proc/self/cwd; (echo kept > /dev/stdout) > /work/file; cat /work/file; \
+                  cat /proc/sys/kernel/hostname; cat /proc/1/environ 2>/dev/null || echo hidden";
+    let bench = Bench::new(As::Chroot);
+    let (base, upper) = (bench.base(), bench.tree("upper"));
+    let text = bench.shell(&[&base], &upper, script);
+    let expected = "hello\nhello\nout\nerror\n640\n/bin/busybox\n/\nkept\nstone\nhidden\n";
+    assert_eq!(text, expected);
 }

@@ -4,7 +4,7 @@ use crate::bench::{ALL, As, Bench};
 use crate::{Test, tests};
 
 pub(crate) const TESTS: &[Test] = tests![
-    all_rungs_leave_the_same_trees,
+    every_rung_leaves_the_same_trees,
     ids_beyond_65535_are_there_where_the_kernel_or_the_supervisor_has_them,
     every_way_to_change_an_owner_is_seen_by_every_way_to_look,
     a_process_is_who_it_made_itself,
@@ -59,8 +59,8 @@ echo x > gone; chown 5:5 gone; rm gone; ln -s x gone; chown -h 5:5 gone; rm gone
 chown 65534:65534 n5; chown 65535 b; touch -d @0 b
 "#;
 
-fn all_rungs_leave_the_same_trees() {
-    let [root, ranged, plain] = ALL.map(|who| {
+fn every_rung_leaves_the_same_trees() {
+    let [root, ranged, plain, copied] = ALL.map(|who| {
         let bench = Bench::new(who);
         let (base, upper) = (bench.base(), bench.tree("upper"));
         let text = bench.shell(&[&base], &upper, SCRIPT);
@@ -71,6 +71,8 @@ fn all_rungs_leave_the_same_trees() {
         ("trees", &root.1, &ranged.1, "userns:"),
         ("printed", &root.0, &plain.0, "userns-single:"),
         ("trees", &root.1, &plain.1, "userns-single:"),
+        ("printed", &root.0, &copied.0, "chroot:"),
+        ("trees", &root.1, &copied.1, "chroot:"),
     ];
     for (name, left, right, mark) in cases {
         let lines = |text: &str| text.lines().map(str::to_owned).collect::<Vec<_>>();
@@ -82,7 +84,7 @@ fn all_rungs_leave_the_same_trees() {
         assert!(different.is_empty(), "{name} differ:\n{}", different.join("\n"));
     }
     // Programs of the host are large; of the bytes that differ, the first says where.
-    for (other, mark) in [(&ranged.2, "userns"), (&plain.2, "userns-single")] {
+    for (other, mark) in [(&ranged.2, "userns"), (&plain.2, "userns-single"), (&copied.2, "chroot")] {
         let first = root.2.iter().zip(other).position(|(left, right)| left != right);
         assert!(root.2.len() == other.len() && first.is_none(), "the layer of {mark} differs from byte {first:?}");
     }
@@ -120,7 +122,9 @@ fn ids_beyond_65535_are_there_where_the_kernel_or_the_supervisor_has_them() {
         let output = bench.run(&[&base], &upper).shell("touch /work/b; chown 4294967294 /work/b").output();
         let said = String::from_utf8_lossy(&output.stdout);
         match who {
-            As::Root | As::PlainUser => assert!(bench.dump(&upper).contains("/work/b 4294967294:0 0644"), "{who:?}"),
+            As::Root | As::PlainUser | As::Chroot => {
+                assert!(bench.dump(&upper).contains("/work/b 4294967294:0 0644"), "{who:?}");
+            }
             // The map of the user namespace ends there.
             As::RangedUser => assert!(said.contains("'/work/b': Invalid argument"), "{said}"),
         }

@@ -11,6 +11,7 @@ pub(crate) const TESTS: &[Test] = tests![
     a_hundred_and_fifty_layers_are_one_root,
     without_layers_the_upper_tree_is_the_root,
     deleted_files_become_whiteouts,
+    every_rung_makes_the_same_layers,
     records_of_links_go_where_the_links_go,
     another_root_inside_is_the_root_of_its_paths,
 ];
@@ -66,6 +67,48 @@ fn deleted_files_become_whiteouts() {
             "{who:?}"
         );
         assert!(layer::view::is_opaque(&upper.join("root/etc/pam.d")).unwrap());
+    }
+}
+
+/// What is there before: a layer of its own, and the first of two commands over one upper tree.
+const BEFORE: [&str; 2] = [
+    "cd /work; mkdir -p dir/sub gone full other tofile tolink; echo 1 > dir/one; echo 2 > dir/sub/two; echo x > full/x; \
+     echo y > full/y; ln -s dir link; echo file > file; echo a > a; ln a b; ln a c; mkfifo fifo; mknod null c 1 3; \
+     echo gone > gone/in; touch -d @1000000 old; cp /bin/busybox capable; setcap cap_net_raw+ep capable; \
+     mkdir same; echo s > same/s; mkdir kept; echo k > kept/k; touch -d @3000000 kept; touch -d @3000000 other; ln -s nowhere dangling; echo t > tofile/t; echo m > mode; mkdir -m 2775 shared",
+    "cd /work; rm -r gone; rm file; echo first > added; mkdir fresh; echo f > fresh/f; echo more >> dir/one",
+];
+
+/// Every kind of change, over what the trees below show and over what the upper tree has already.
+const CHANGES: &str = "cd /work; \
+     rm -r full; mkdir full; echo x > full/x; echo z > full/z; \
+     rm -r tofile; echo now a file > tofile; rmdir tolink; ln -s dir tolink; rm link; mkdir link; echo in > link/in; \
+     chmod 750 kept; chmod 600 kept/k; rm added; rm fresh/f; echo g > fresh/g; mkdir gone; echo again > gone/again; echo back > file; \
+     mv dir moved; mkdir -p dir/sub; cp -a moved/sub/two dir/sub; \
+     rm b; ln a d; mv c e; ln -s x f; mv -T f dangling; touch -d @2000000 old; \
+     busybox truncate -s 1000000 sparse; echo end >> sparse; chmod 600 mode; chown 5:6 null; rm fifo; mknod fifo c 5 1; \
+     setcap -r capable; cp /bin/busybox able; setcap cap_chown+ep able; chmod 4755 /bin/busybox; \
+     cp -a same/s same/t; mv same/t same/s; echo s > same/new; rm same/new; \
+     echo 'new:x:300:300::/:/bin/sh' >> /etc/passwd; cp /etc/group /etc/group-; mv /etc/group- /etc/group; \
+     setpriv --reuid 105 --regid 106 --clear-groups touch /tmp/mine; touch shared/s; chmod 700 other; \
+     /probe probe acl /work/acl; rm -r /home; ln -s work /home; chmod 711 /; mkdir -p /opt/a/b; rm -r /var; mkdir /var; \
+     touch \"$(printf 'odd\\377\\nname')\"";
+
+fn every_rung_makes_the_same_layers() {
+    let layers = ALL.map(|who| {
+        let bench = Bench::new(who);
+        let (base, first, upper) = (bench.base(), bench.tree("first"), bench.tree("upper"));
+        bench.shell(&[&base], &first, BEFORE[0]);
+        bench.shell(&[&base, &first], &upper, BEFORE[1]);
+        bench.shell(&[&base, &first], &upper, CHANGES);
+        bench.builder("layer").arg(&base).arg(&first).arg(&upper).run()
+    });
+    let lines: Vec<Vec<&str>> = layers.iter().map(|layer| layer.lines().collect()).collect();
+    assert!(lines[0].len() > 40, "{}", layers[0]);
+    for (who, other) in ALL.iter().zip(&lines).skip(1) {
+        let missing: Vec<_> = lines[0].iter().filter(|line| !other.contains(line)).collect();
+        let extra: Vec<_> = other.iter().filter(|line| !lines[0].contains(line)).collect();
+        assert!(*other == lines[0], "{who:?}: only on root: {missing:#?}\nonly here: {extra:#?}");
     }
 }
 
