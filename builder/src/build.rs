@@ -25,10 +25,14 @@ use crate::fetch::Fetcher;
 use crate::graph::{self, Outcome};
 use crate::image::{Layer, configuration, documents};
 use crate::layers::LayerWriter;
+use crate::logs::Logs;
+use crate::pause::Pause;
 use crate::plan::{LockedPackage, Plan, PlannedImage};
-use crate::steps::commands::{self, Runner, lay_changes};
+use crate::secrets::{Redactor, Secrets};
+use crate::steps::commands::{self, LookAround, Runner, lay_changes};
 use crate::steps::configure;
 use crate::steps::files::{Files, Inputs};
+use crate::steps::mounts::{Mounts, Place};
 use crate::steps::packages::{Places, Workshop, lay};
 
 /// How to build.
@@ -66,6 +70,16 @@ pub struct Builder<'a> {
     pub interrupt: &'a Arc<AtomicBool>,
     /// How many segments all images together make at the same time.
     pub places: Places,
+    /// Secrets for commands that ask for them.
+    pub secrets: &'a Secrets,
+    /// Finds them in what commands print.
+    pub redactor: Redactor,
+    /// Where it is written down what happens to each image.
+    pub logs: Logs,
+    /// Somebody who wants to look around where a command fails.
+    pub look_around: Option<&'a dyn LookAround>,
+    /// Makes everybody else wait meanwhile.
+    pub pause: Pause,
 }
 
 /// An image that is in the layout.
@@ -159,11 +173,17 @@ impl Builder<'_> {
         plan: &Plan<'_>,
         reference: &(dyn Fn(&spec::Image) -> Reference + Sync),
     ) -> Result<Vec<BuiltImage>, BuildError> {
+        self.secrets.check(plan)?;
         let parents: Vec<Option<usize>> = plan.images.iter().map(|planned| planned.parent).collect();
         let work = |place: usize, parent: Option<&Arc<BuiltImage>>| {
             let planned = &plan.images[place];
-            let built = self.image(planned, parent.map(AsRef::as_ref), reference(planned.image));
-            self.tell(&planned.image.name, &built);
+            let (name, reference) = (&planned.image.name.value, reference(planned.image));
+            self.logs.name(name, &reference);
+            let mut built = self.image(planned, parent.map(AsRef::as_ref), reference);
+            self.tell(name, &built);
+            if let Err(BuildError::Command { log, .. }) = &mut built {
+                *log = self.logs.path(name);
+            }
             built.map(Arc::new)
         };
         let outcomes = graph::run(&parents, self.options.jobs, self.options.keep_going, work);
@@ -193,14 +213,18 @@ impl Builder<'_> {
 
     fn tell(&self, image: &ImageName, built: &Result<BuiltImage, BuildError>) {
         match built {
-            Ok(built) => self.observer.observe(Event::ImageFinished { image, cached: built.is_cached() }),
+            Ok(built) => {
+                let log = self.logs.path(image);
+                self.observe(Event::ImageFinished { image, cached: built.is_cached(), log: log.as_deref() });
+            }
             Err(BuildError::Interrupted) => {}
             Err(error) => {
                 let last_lines = match error {
                     BuildError::Command { last_lines, .. } => last_lines.as_slice(),
                     _ => &[],
                 };
-                self.observer.observe(Event::ImageFailed { image, error: &chain(error), last_lines });
+                let log = self.logs.path(image);
+                self.observe(Event::ImageFailed { image, error: &chain(error), last_lines, log: log.as_deref() });
             }
         }
     }
@@ -396,9 +420,11 @@ impl Builder<'_> {
         let env =
             inherited.map_or_else(|| vec![format!("PATH={}", crate::image::DEFAULT_PATH)], |config| config.env.clone());
         let workdir = inherited.map(|config| config.working_dir.clone()).unwrap_or_default();
+        let inputs = Inputs { family: &self.options.family, fetcher: self.fetcher, cache: self.cache };
+        let mounts = Mounts::read(command, &inputs)?;
         let key = self
             .key("run 1", state)
-            .field("command", commands::key(command).as_bytes())
+            .field("command", commands::key(command, &mounts).as_bytes())
             .list("env", &env)
             .field("workdir", &workdir)
             .finish();
@@ -408,7 +434,10 @@ impl Builder<'_> {
             self.must_run(image, &brief)?;
             let below = self.trees(&state.layers)?;
             let view = View::new(&below);
-            let invocation = commands::invocation(image, &brief, command, (&env, &workdir), &view)?;
+            let mut invocation = commands::invocation(image, &brief, command, (&env, &workdir), &view)?;
+            let user = invocation.user.clone();
+            let mut ready = mounts.prepare(&self.place(&user, state.epoch), &self.pause)?;
+            invocation.mounts = std::mem::take(&mut ready.mounts);
             let layer = self.changed(image, &described, key, &below, state.epoch, |upper| {
                 self.runner().run(invocation, &below, upper)
             })?;
@@ -417,7 +446,20 @@ impl Builder<'_> {
     }
 
     fn runner(&self) -> Runner<'_> {
-        Runner { sandbox: self.sandbox, observer: self.observer, interrupt: self.interrupt }
+        Runner {
+            sandbox: self.sandbox,
+            observer: self,
+            interrupt: self.interrupt,
+            redactor: &self.redactor,
+            look_around: self.look_around,
+            pause: &self.pause,
+        }
+    }
+
+    /// What the mounts of a command are made of.
+    fn place<'p>(&'p self, user: &'p sandbox::User, epoch: i64) -> Place<'p> {
+        let (owners, owners_name) = (self.sandbox.owners(), self.owners_name());
+        Place { cache: self.cache, secrets: self.secrets, owners, owners_name, user, epoch }
     }
 
     /// Fails if commands cannot be run here.
@@ -455,13 +497,14 @@ impl Builder<'_> {
             Some(record) => record,
             None => {
                 let _doing = self.cache.lock(Area::Steps, name.key, &mut || {
-                    self.observer.observe(Event::Note("waiting for another build that does the same step"));
+                    self.observe(Event::Note("waiting for another build that does the same step"));
                 })?;
                 match self.remembered(name.key)? {
                     Some(record) => record,
                     None => {
                         cached = false;
-                        self.observer.observe(Event::StepStarted { image, step: name.described });
+                        let _working = self.pause.work();
+                        self.observe(Event::StepStarted { image, step: name.described });
                         let record = work(state)?;
                         self.cache.put_json(Area::Steps, name.key, &record)?;
                         record
@@ -486,7 +529,7 @@ impl Builder<'_> {
         elapsed: Duration,
         reports: &mut Vec<StepReport>,
     ) {
-        self.observer.observe(Event::StepFinished { image, step: name.described, cached, elapsed });
+        self.observe(Event::StepFinished { image, step: name.described, cached, elapsed });
         let id = name.key.to_string();
         reports.push(StepReport { id, kind: name.kind, cached, seconds: elapsed.as_secs_f64() });
     }
@@ -579,11 +622,15 @@ impl Builder<'_> {
 
     /// Trees with real owners and with recorded ones are not the same, nor are those of different users.
     fn tree_key(&self) -> Digest {
-        let owners = match self.sandbox.owners() {
+        FramedHasher::new("trees 1").field("owners", self.owners_name()).finish()
+    }
+
+    /// Names the way in which directories store owners here, for what cannot be used in another way.
+    fn owners_name(&self) -> &'static str {
+        match self.sandbox.owners() {
             Owners::Real => "real",
             Owners::Recorded => "recorded",
-        };
-        FramedHasher::new("trees 1").field("owners", owners).finish()
+        }
     }
 
     fn tree(&self, key: Digest, layer: &Layer, below: &[TreeDir]) -> Result<TreeDir, BuildError> {
@@ -602,6 +649,17 @@ impl Builder<'_> {
         layer::read::entries(decompress(stored)?, |entry, content| unpacker.apply(&entry, content))?;
         unpacker.finish()?;
         Ok(TreeDir::new(new.commit(key)?.join(TREE)))
+    }
+}
+
+/// What happens to images is written down, and told to whoever asked.
+impl Observer for Builder<'_> {
+    fn observe(&self, event: Event<'_>) {
+        if let Err(error) = self.logs.record(&event) {
+            let text = format!("a log of this build cannot be written: {error}");
+            self.observer.observe(Event::Warning(&text));
+        }
+        self.observer.observe(event);
     }
 }
 

@@ -3,4 +3,5 @@
 pub mod commands;
 pub mod configure;
 pub mod files;
+pub mod mounts;
 pub mod packages;

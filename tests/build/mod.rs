@@ -6,5 +6,6 @@ mod damage;
 mod outcome;
 mod packages;
 mod registries;
+mod runs;
 mod same_bytes;
 mod specs;

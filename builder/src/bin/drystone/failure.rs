@@ -111,7 +111,13 @@ impl From<BuildError> for Failure {
             BuildError::Interrupted | BuildError::Fetch(drystone::fetch::FetchError::Interrupted) => Self::Interrupted,
             BuildError::Archive(error) => archive(&error),
             // Its last lines were shown when it happened.
-            BuildError::Command { .. } => Self::with_hint(chain(&error), "run again with -v to see all of its output"),
+            BuildError::Command { ref log, .. } => {
+                let output = match log {
+                    Some(log) => format!("all of its output is in `{}`", log.display()),
+                    None => "run again with -v to see all of its output".to_owned(),
+                };
+                Self::with_hint(chain(&error), format!("{output}; --shell-fail opens a shell where it failed"))
+            }
             BuildError::Load(error) => Self::Usage(chain(&error)),
             BuildError::Images { errors, .. } => {
                 Self::Images { failures: errors.into_iter().map(Self::from).collect(), summary }

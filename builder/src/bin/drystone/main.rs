@@ -6,6 +6,7 @@ mod failure;
 mod metadata;
 mod progress;
 mod session;
+mod shell;
 mod table;
 
 use std::process::ExitCode;
