@@ -13,6 +13,7 @@ use layer::compress::{Compression, decompress};
 use layer::record::{Owners, TreeDir};
 use layer::unpack::Unpacker;
 use layer::view::View;
+use layer::write::EntryWriter;
 use oci::{Descriptor, ImageConfig, MediaType, Platform, Reference};
 use sandbox::{Rung, Sandbox};
 use serde::{Deserialize, Serialize};
@@ -29,6 +30,7 @@ use crate::logs::Logs;
 use crate::pause::Pause;
 use crate::plan::{LockedPackage, Plan, PlannedImage};
 use crate::secrets::{Redactor, Secrets};
+use crate::steps::accounts::{self, Wanted};
 use crate::steps::commands::{self, LookAround, Runner, lay_changes};
 use crate::steps::configure;
 use crate::steps::files::{Files, Inputs};
@@ -111,7 +113,7 @@ pub struct BuiltImage {
 pub struct StepReport {
     /// The key under which its result is kept.
     pub id: String,
-    /// What kind of step it is: `packages`, `configure`, `files` or `run`.
+    /// What kind of step it is: `packages`, `configure`, `groups`, `users`, `files` or `run`.
     pub kind: &'static str,
     /// Whether the result was there.
     pub cached: bool,
@@ -250,7 +252,8 @@ impl Builder<'_> {
                     self.files(name, &Files::read(entries, &inputs)?, &mut state, &mut reports)?;
                 }
                 Step::Run(command) => self.command(name, command, &mut state, &mut reports)?,
-                Step::Groups(_) | Step::Users(_) => unreachable!("a plan refuses what cannot be built"),
+                Step::Groups(groups) => self.accounts(name, Wanted::Groups(groups), &mut state, &mut reports)?,
+                Step::Users(users) => self.accounts(name, Wanted::Users(users), &mut state, &mut reports)?,
             }
         }
         self.assemble(image, parent, reference, state, reports)
@@ -403,6 +406,32 @@ impl Builder<'_> {
                     Some(error) => Err(error),
                     None => Ok(written.map(|()| true)?),
                 }
+            })?;
+            Ok(StepRecord { layer, epoch: state.epoch })
+        })
+    }
+
+    fn accounts(
+        &self,
+        image: &ImageName,
+        wanted: Wanted<'_>,
+        state: &mut State,
+        reports: &mut Vec<StepReport>,
+    ) -> Result<(), BuildError> {
+        let described = wanted.describe();
+        let key = self.key("accounts 1", state).field("accounts", wanted.key().as_bytes()).finish();
+        let kind = match wanted {
+            Wanted::Groups(_) => "groups",
+            Wanted::Users(_) => "users",
+        };
+        let name = StepName { kind, described: &described, key };
+        self.step(image, &name, state, reports, |state| {
+            let below = self.trees(&state.layers)?;
+            let mut files = accounts::Files::read(&below, self.sandbox.owners(), state.epoch)?;
+            files.add(wanted)?;
+            let layer = self.layer(key, image, &format!("drystone: {described}"), Vec::new(), |layer| {
+                layer.entries(files.size(), |writer| files.write(&mut EntryWriter::new(writer)))?;
+                Ok(true)
             })?;
             Ok(StepRecord { layer, epoch: state.epoch })
         })

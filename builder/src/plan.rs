@@ -121,16 +121,8 @@ fn with_parents<'a>(family: &'a Family, wanted: &dyn Fn(&str) -> bool) -> BTreeS
 /// The same of one step.
 fn refuse_step(step: &Step) -> Result<(), BuildError> {
     match step {
-        Step::Packages(_) | Step::Files(_) => Ok(()),
+        Step::Packages(_) | Step::Groups(_) | Step::Users(_) | Step::Files(_) => Ok(()),
         Step::Run(command) => mounts::check(command),
-        Step::Groups(groups) => {
-            let title = "`groups`: this version cannot do it yet";
-            Err(BuildError::at(&groups[0].name.span, title, "use a `run` step with groupadd"))
-        }
-        Step::Users(users) => {
-            let title = "`users`: this version cannot do it yet";
-            Err(BuildError::at(&users[0].name.span, title, "use a `run` step with useradd"))
-        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! `drystone build`, and what it does when its input is bad or the world is.
 
 mod accidents;
+mod accounts;
 mod archives;
 mod damage;
 mod outcome;
