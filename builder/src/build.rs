@@ -15,6 +15,7 @@ use layer::compress::{Compression, decompress};
 use layer::record::TreeDir;
 use layer::unpack::Unpacker;
 use layer::view::View;
+use layer::write::EntryWriter;
 use oci::{Descriptor, ImageConfig, MediaType, Platform, Reference};
 use sandbox::Sandbox;
 use serde::{Deserialize, Serialize};
@@ -27,10 +28,15 @@ use crate::fetch::Fetcher;
 use crate::graph::{self, Outcome};
 use crate::image::{Layer, configuration, documents};
 use crate::layers::LayerWriter;
+use crate::logs::Logs;
+use crate::pause::Pause;
 use crate::plan::{LockedPackage, Plan, PlannedImage};
-use crate::steps::commands::{self, Runner, lay_changes};
+use crate::secrets::{Redactor, Secrets};
+use crate::steps::accounts::{self, Wanted};
+use crate::steps::commands::{self, LookAround, Runner, lay_changes};
 use crate::steps::configure;
 use crate::steps::files::{Files, Inputs};
+use crate::steps::mounts::{Mounts, Place};
 use crate::steps::packages::{Places, Workshop, lay};
 
 /// How to build.
@@ -68,6 +74,16 @@ pub struct Builder<'a> {
     pub interrupt: &'a Arc<AtomicBool>,
     /// How many segments all images together make at the same time.
     pub places: Places,
+    /// Secrets for commands that ask for them.
+    pub secrets: &'a Secrets,
+    /// Finds them in what commands print.
+    pub redactor: Redactor,
+    /// Where it is written down what happens to each image.
+    pub logs: Logs,
+    /// Somebody who wants to look around where a command fails.
+    pub look_around: Option<&'a dyn LookAround>,
+    /// Makes everybody else wait meanwhile.
+    pub pause: Pause,
 }
 
 /// An image that is in the layout.
@@ -99,7 +115,7 @@ pub struct BuiltImage {
 pub struct StepReport {
     /// The key under which its result is kept.
     pub id: String,
-    /// What kind of step it is: `packages`, `configure`, `files` or `run`.
+    /// What kind of step it is: `packages`, `configure`, `groups`, `users`, `files` or `run`.
     pub kind: &'static str,
     /// Whether the result was there.
     pub cached: bool,
@@ -164,14 +180,20 @@ impl Builder<'_> {
         plan: &Plan<'_>,
         reference: &(dyn Fn(&spec::Image) -> Reference + Sync),
     ) -> Result<Vec<BuiltImage>, BuildError> {
+        self.secrets.check(plan)?;
         if !self.options.keep_going {
             self.refuse_what_cannot_run(plan)?;
         }
         let parents: Vec<Option<usize>> = plan.images.iter().map(|planned| planned.parent).collect();
         let work = |place: usize, parent: Option<&Arc<BuiltImage>>| {
             let planned = &plan.images[place];
-            let built = self.image(planned, parent.map(AsRef::as_ref), reference(planned.image));
-            self.tell(&planned.image.name, &built);
+            let (name, reference) = (&planned.image.name.value, reference(planned.image));
+            self.logs.name(name, &reference);
+            let mut built = self.image(planned, parent.map(AsRef::as_ref), reference);
+            self.tell(name, &built);
+            if let Err(BuildError::Command { log, .. }) = &mut built {
+                *log = self.logs.path(name);
+            }
             built.map(Arc::new)
         };
         let outcomes = graph::run(&parents, self.options.jobs, self.options.keep_going, work);
@@ -201,14 +223,18 @@ impl Builder<'_> {
 
     fn tell(&self, image: &ImageName, built: &Result<BuiltImage, BuildError>) {
         match built {
-            Ok(built) => self.observer.observe(Event::ImageFinished { image, cached: built.is_cached() }),
+            Ok(built) => {
+                let log = self.logs.path(image);
+                self.observe(Event::ImageFinished { image, cached: built.is_cached(), log: log.as_deref() });
+            }
             Err(BuildError::Interrupted) => {}
             Err(error) => {
                 let last_lines = match error {
                     BuildError::Command { last_lines, .. } => last_lines.as_slice(),
                     _ => &[],
                 };
-                self.observer.observe(Event::ImageFailed { image, error: &chain(error), last_lines });
+                let log = self.logs.path(image);
+                self.observe(Event::ImageFailed { image, error: &chain(error), last_lines, log: log.as_deref() });
             }
         }
     }
@@ -236,7 +262,8 @@ impl Builder<'_> {
                     self.files(name, &Files::read(entries, &self.inputs())?, &mut state, &mut reports)?;
                 }
                 Step::Run(command) => self.command(name, command, &mut state, &mut reports)?,
-                Step::Groups(_) | Step::Users(_) => unreachable!("a plan refuses what cannot be built"),
+                Step::Groups(groups) => self.accounts(name, Wanted::Groups(groups), &mut state, &mut reports)?,
+                Step::Users(users) => self.accounts(name, Wanted::Users(users), &mut state, &mut reports)?,
             }
         }
         self.assemble(image, parent, reference, state, reports)
@@ -390,6 +417,32 @@ impl Builder<'_> {
         })
     }
 
+    fn accounts(
+        &self,
+        image: &ImageName,
+        wanted: Wanted<'_>,
+        state: &mut State,
+        reports: &mut Vec<StepReport>,
+    ) -> Result<(), BuildError> {
+        let described = wanted.describe();
+        let key = self.accounts_key(&wanted, state);
+        let kind = match wanted {
+            Wanted::Groups(_) => "groups",
+            Wanted::Users(_) => "users",
+        };
+        let name = StepName { kind, described: &described, key };
+        self.step(image, &name, state, reports, |state| {
+            let below = self.trees(&state.layers)?;
+            let mut files = accounts::Files::read(&below, self.sandbox.owners(), state.epoch)?;
+            files.add(wanted)?;
+            let layer = self.layer(key, image, &format!("drystone: {described}"), Vec::new(), |layer| {
+                layer.entries(files.size(), |writer| files.write(&mut EntryWriter::new(writer)))?;
+                Ok(true)
+            })?;
+            Ok(StepRecord { layer, epoch: state.epoch })
+        })
+    }
+
     fn command(
         &self,
         image: &ImageName,
@@ -399,14 +452,18 @@ impl Builder<'_> {
     ) -> Result<(), BuildError> {
         let described = commands::describe(command);
         let (env, workdir) = surroundings(state);
-        let key = self.command_key(command, state);
+        let mounts = Mounts::read(command, &self.inputs())?;
+        let key = self.command_key(command, &mounts, state);
         let brief = commands::brief(&described);
         let name = StepName { kind: "run", described: &brief, key };
         self.step(image, &name, state, reports, |state| {
             self.must_run(|| command_cannot_run(image, command))?;
             let below = self.trees(&state.layers)?;
             let view = View::new(&below);
-            let invocation = commands::invocation(image, &brief, command, (&env, &workdir), &view)?;
+            let mut invocation = commands::invocation(image, &brief, command, (&env, &workdir), &view)?;
+            let user = invocation.user.clone();
+            let mut ready = mounts.prepare(&self.place(&user, state.epoch), &self.pause)?;
+            invocation.mounts = std::mem::take(&mut ready.mounts);
             let layer = self.changed(image, &described, key, &below, state.epoch, |upper| {
                 self.runner().run(invocation, &below, upper)
             })?;
@@ -415,7 +472,20 @@ impl Builder<'_> {
     }
 
     fn runner(&self) -> Runner<'_> {
-        Runner { sandbox: self.sandbox, observer: self.observer, interrupt: self.interrupt }
+        Runner {
+            sandbox: self.sandbox,
+            observer: self,
+            interrupt: self.interrupt,
+            redactor: &self.redactor,
+            look_around: self.look_around,
+            pause: &self.pause,
+        }
+    }
+
+    /// What the mounts of a command are made of.
+    fn place<'p>(&'p self, user: &'p sandbox::User, epoch: i64) -> Place<'p> {
+        let (owners, owners_name) = (self.sandbox.owners(), self.sandbox.kind_of_trees());
+        Place { cache: self.cache, secrets: self.secrets, owners, owners_name, user, epoch }
     }
 
     fn inputs(&self) -> Inputs<'_> {
@@ -440,10 +510,14 @@ impl Builder<'_> {
         self.key("files 1", state).field("files", files.key().as_bytes()).finish()
     }
 
-    fn command_key(&self, command: &Command, state: &State) -> Digest {
+    fn accounts_key(&self, wanted: &Wanted<'_>, state: &State) -> Digest {
+        self.key("accounts 1", state).field("accounts", wanted.key().as_bytes()).finish()
+    }
+
+    fn command_key(&self, command: &Command, mounts: &Mounts<'_>, state: &State) -> Digest {
         let (env, workdir) = surroundings(state);
         self.key("run 1", state)
-            .field("command", commands::key(command).as_bytes())
+            .field("command", commands::key(command, mounts).as_bytes())
             .list("env", &env)
             .field("workdir", &workdir)
             .finish()
@@ -475,13 +549,14 @@ impl Builder<'_> {
             Some(record) => record,
             None => {
                 let _doing = self.cache.lock(Area::Steps, name.key, &mut || {
-                    self.observer.observe(Event::Note("waiting for another build that does the same step"));
+                    self.observe(Event::Note("waiting for another build that does the same step"));
                 })?;
                 match self.remembered(name.key)? {
                     Some(record) => record,
                     None => {
                         cached = false;
-                        self.observer.observe(Event::StepStarted { image, step: name.described });
+                        let _working = self.pause.work();
+                        self.observe(Event::StepStarted { image, step: name.described });
                         let record = work(state)?;
                         self.cache.put_json(Area::Steps, name.key, &record)?;
                         record
@@ -506,7 +581,7 @@ impl Builder<'_> {
         elapsed: Duration,
         reports: &mut Vec<StepReport>,
     ) {
-        self.observer.observe(Event::StepFinished { image, step: name.described, cached, elapsed });
+        self.observe(Event::StepFinished { image, step: name.described, cached, elapsed });
         let id = name.key.to_string();
         reports.push(StepReport { id, kind: name.kind, cached, seconds: elapsed.as_secs_f64() });
     }
@@ -619,6 +694,17 @@ impl Builder<'_> {
         layer::read::entries(decompress(stored)?, |entry, content| unpacker.apply(&entry, content))?;
         unpacker.finish()?;
         Ok(TreeDir::new(new.commit(key)?.join(TREE)))
+    }
+}
+
+/// What happens to images is written down, and told to whoever asked.
+impl Observer for Builder<'_> {
+    fn observe(&self, event: Event<'_>) {
+        if let Err(error) = self.logs.record(&event) {
+            let text = format!("a log of this build cannot be written: {error}");
+            self.observer.observe(Event::Warning(&text));
+        }
+        self.observer.observe(event);
     }
 }
 

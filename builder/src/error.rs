@@ -1,6 +1,7 @@
 //! Why a build failed, with the facts that the person who must act needs.
 
 use std::io;
+use std::path::PathBuf;
 
 use debian::package::IndexError;
 use sandbox::{CannotRun, Outcome, RunError};
@@ -58,6 +59,8 @@ pub enum BuildError {
         outcome: Outcome,
         /// What it printed last.
         last_lines: Vec<String>,
+        /// Where all of its output is.
+        log: Option<PathBuf>,
     },
     /// The sandbox could not run a command.
     #[error("{image}: {what} could not be run")]

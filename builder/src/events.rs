@@ -1,5 +1,6 @@
 //! What happens during a build, as it happens. The library tells; whoever called it decides what to show.
 
+use std::path::Path;
 use std::time::Duration;
 
 use spec::ImageName;
@@ -57,6 +58,8 @@ pub enum Event<'a> {
         image: &'a ImageName,
         /// Whether nothing had to be done.
         cached: bool,
+        /// Where what was done is written down, if something was.
+        log: Option<&'a Path>,
     },
     /// An image failed; its children will not be built.
     ImageFailed {
@@ -66,6 +69,8 @@ pub enum Event<'a> {
         error: &'a str,
         /// What the command that failed printed last, if one did.
         last_lines: &'a [String],
+        /// Where all of it is written down.
+        log: Option<&'a Path>,
     },
     /// Bytes of blobs were sent to a registry.
     PushProgress {

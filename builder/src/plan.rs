@@ -8,8 +8,7 @@ use debian::order::unpack_order;
 use debian::package::Package;
 use debian::solver::{PackageId, Request, Universe};
 use spec::{
-    AptSource, Command, Diagnostic, Family, FileContent, FileEntry, Image, Located, MountKind, PackageRequest, Parent,
-    Span, Step, Trust,
+    AptSource, Diagnostic, Family, FileContent, FileEntry, Image, Located, PackageRequest, Parent, Span, Step, Trust,
 };
 use url::Url;
 
@@ -17,6 +16,7 @@ use crate::apt::archive::{Archives, Offer};
 use crate::entrypoint::refuse_unexecutable;
 use crate::error::BuildError;
 use crate::fetch::STAND_IN;
+use crate::steps::mounts;
 
 /// The priority of a source that says nothing, as for apt.
 const USUAL_PRIORITY: i32 = 500;
@@ -121,28 +121,9 @@ fn with_parents<'a>(family: &'a Family, wanted: &dyn Fn(&str) -> bool) -> BTreeS
 /// The same of one step.
 fn refuse_step(step: &Step) -> Result<(), BuildError> {
     match step {
-        Step::Packages(_) | Step::Files(_) => Ok(()),
-        Step::Run(command) => refuse_mounts(command),
-        Step::Groups(groups) => {
-            let title = "`groups`: this version cannot do it yet";
-            Err(BuildError::at(&groups[0].name.span, title, "use a `run` step with groupadd"))
-        }
-        Step::Users(users) => {
-            let title = "`users`: this version cannot do it yet";
-            Err(BuildError::at(&users[0].name.span, title, "use a `run` step with useradd"))
-        }
+        Step::Packages(_) | Step::Groups(_) | Step::Users(_) | Step::Files(_) => Ok(()),
+        Step::Run(command) => mounts::check(command),
     }
-}
-
-fn refuse_mounts(command: &Command) -> Result<(), BuildError> {
-    let Some(mount) = command.mounts.first() else { return Ok(()) };
-    let kind = match mount.kind {
-        MountKind::Cache(_) => "cache",
-        MountKind::Secret(_) => "secret",
-        MountKind::Tmpfs => "tmpfs",
-        MountKind::Bind(_) => "bind",
-    };
-    Err(BuildError::at(&mount.span, format!("mounts of type {kind}: this version cannot do it yet"), ""))
 }
 
 /// What the language knows of sources and this version cannot do.
@@ -169,7 +150,7 @@ fn refuse_what_is_missing(image: &Image) -> Result<(), BuildError> {
     for step in &image.steps {
         refuse_step(step)?;
     }
-    image.on_build.iter().try_for_each(refuse_mounts)?;
+    image.on_build.iter().try_for_each(mounts::check)?;
     if let Some(budget) = &image.layer_budget {
         return Err(BuildError::at(&budget.span, format!("`layers: budget`: {later}"), ""));
     }

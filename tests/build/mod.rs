@@ -1,11 +1,13 @@
 //! `drystone build`, and what it does when its input is bad or the world is.
 
 mod accidents;
+mod accounts;
 mod archives;
 mod damage;
 mod outcome;
 mod packages;
 mod registries;
+mod runs;
 mod same_bytes;
 mod specs;
 mod without_sandbox;

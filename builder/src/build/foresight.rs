@@ -14,7 +14,9 @@ use super::{Builder, State, StepRecord, command_cannot_run, packages_span, scrip
 use crate::error::BuildError;
 use crate::image::configuration;
 use crate::plan::{Plan, PlannedImage};
+use crate::steps::accounts::Wanted;
 use crate::steps::files::Files;
+use crate::steps::mounts::Mounts;
 
 /// The package that makes scripts run.
 const DPKG: &str = "dpkg";
@@ -70,7 +72,8 @@ impl Builder<'_> {
         let name = &spec.name.value;
         let must_run = |step: Diagnostic| Unforeseen::MustRun(Box::new(step));
         let command = |command: &Command, state: &mut State| {
-            state.key = self.command_key(command, state);
+            let mounts = Mounts::read(command, &self.inputs()).map_err(|_| Unforeseen::Unknown)?;
+            state.key = self.command_key(command, &mounts, state);
             if self.is_kept(state.key) { Ok(()) } else { Err(must_run(command_cannot_run(name, command))) }
         };
         for trigger in std::mem::take(&mut image.state.triggers) {
@@ -98,7 +101,10 @@ impl Builder<'_> {
                     image.state.key = self.files_key(&files, &image.state);
                 }
                 Step::Run(line) => command(line, &mut image.state)?,
-                Step::Groups(_) | Step::Users(_) => unreachable!("a plan refuses what cannot be built"),
+                Step::Groups(groups) => {
+                    image.state.key = self.accounts_key(&Wanted::Groups(groups), &image.state);
+                }
+                Step::Users(users) => image.state.key = self.accounts_key(&Wanted::Users(users), &image.state),
             }
         }
         let platform = Platform::linux("amd64");
@@ -122,7 +128,7 @@ impl Builder<'_> {
 }
 
 fn may_run(step: &Step) -> bool {
-    !matches!(step, Step::Files(_))
+    matches!(step, Step::Packages(_) | Step::Run(_))
 }
 
 /// For each image, whether one that is built on it has something that may have to run.

@@ -1,13 +1,13 @@
 //! The step that runs a command in the image, and what every sandboxed step shares: output by lines, the last of them
-//! kept for the error, and the layer made of what changed.
+//! kept for the error, a shell where one failed, and the layer made of what changed.
 
-use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Write};
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use content::{Digest, FramedHasher};
 use layer::diff::{Rules, changes};
@@ -15,24 +15,29 @@ use layer::entry::ImagePath;
 use layer::record::{Owners, TreeDir};
 use layer::view::View;
 use layer::write::EntryWriter;
-use sandbox::{Job, Mount, Network, RunError, Sandbox, Stdin, User};
+use sandbox::{Job, Mount, Network, Outcome, RunError, Sandbox, Stdin, User};
 use spec::{Command, ImageName};
 
 use crate::accounts::Accounts;
 use crate::error::BuildError;
 use crate::events::{Event, Observer};
 use crate::layers::LayerWriter;
+use crate::output::{Lines, printable};
+use crate::pause::Pause;
 use crate::scrub;
+use crate::secrets::Redactor;
+use crate::steps::mounts::Mounts;
 
 /// The name of the machine that commands believe to run on, the same everywhere.
 const HOSTNAME: &str = "build";
 /// What commands without a network find in `/etc/hosts`: scripts ask for the address of their machine.
 const HOSTS: &str = "127.0.0.1\tlocalhost\n127.0.0.1\tbuild\n::1\tlocalhost ip6-localhost ip6-loopback\n";
 
-/// How many of a command's last lines an error shows.
-const LAST_LINES: usize = 30;
-/// A longer line is cut.
-const LONGEST_LINE: usize = 4096;
+/// Shells for people, the best one first.
+const SHELLS: [&str; 2] = ["bin/bash", "bin/sh"];
+
+/// What the shell in a failed step shows before each line.
+const PROMPT: &str = "(failed) # ";
 
 /// Runs commands in images.
 pub struct Runner<'a> {
@@ -42,6 +47,34 @@ pub struct Runner<'a> {
     pub observer: &'a dyn Observer,
     /// Set by whoever wants to stop.
     pub interrupt: &'a Arc<AtomicBool>,
+    /// Finds secrets in that output.
+    pub redactor: &'a Redactor,
+    /// Lets somebody look around where a command failed.
+    pub look_around: Option<&'a dyn LookAround>,
+    /// Makes the others wait meanwhile.
+    pub pause: &'a Pause,
+}
+
+/// Somebody who wants to see what a step that failed has left.
+pub trait LookAround: Sync {
+    /// What the shell is told of the terminal: `TERM` and the like.
+    fn environment(&self) -> Vec<(OsString, OsString)>;
+
+    /// A step failed, and nothing else is done until this returns. `shell` runs a shell in its image, on a terminal
+    /// that is the shell's alone, to its end.
+    fn look_around(&self, failed: &FailedStep<'_>, shell: &mut dyn FnMut(OwnedFd) -> Result<Outcome, RunError>);
+}
+
+/// A step that failed, and is still there.
+pub struct FailedStep<'a> {
+    /// The image.
+    pub image: &'a ImageName,
+    /// What was run.
+    pub what: &'a str,
+    /// How it ended.
+    pub reason: &'a str,
+    /// What it printed last.
+    pub last_lines: &'a [String],
 }
 
 /// What is run, apart from where.
@@ -60,6 +93,8 @@ pub struct Invocation<'a> {
     pub user: User,
     /// What it reaches.
     pub network: Network,
+    /// What it sees besides the image.
+    pub mounts: Vec<Mount>,
     /// What it reads.
     pub stdin: Stdin,
 }
@@ -76,71 +111,80 @@ impl Runner<'_> {
             directory: invocation.directory,
             user: invocation.user,
             network: invocation.network,
-            mounts: mounts(invocation.network, upper)?,
+            mounts: [hosts(invocation.network, upper)?, invocation.mounts].concat(),
             hostname: HOSTNAME.to_owned(),
             stdin: invocation.stdin,
             interrupt: Arc::clone(self.interrupt),
         };
-        let mut lines = Lines::default();
+        let mut lines = Lines::new(self.redactor);
         let show = |line: &str| self.observer.observe(Event::StepOutput { image, line });
-        let outcome = match self.sandbox.run(&job, &mut |bytes| lines.add(bytes, &show)) {
-            Ok(outcome) => outcome,
-            Err(RunError::Interrupted) => return Err(BuildError::Interrupted),
-            Err(source) => return Err(BuildError::Sandbox { image: image.clone(), what: what.to_owned(), source }),
-        };
+        let ended = self.sandbox.run(&job, &mut |bytes| lines.add(bytes, &show));
         let last_lines = lines.finish(&show);
-        if outcome.is_success() {
-            return Ok(());
+        let failed = |reason: &str| self.look_around(job, &FailedStep { image, what, reason, last_lines: &last_lines });
+        match ended {
+            Ok(outcome) if outcome.is_success() => Ok(()),
+            Ok(outcome) => {
+                failed(&outcome.to_string())?;
+                Err(BuildError::Command { image: image.clone(), what: what.to_owned(), outcome, last_lines, log: None })
+            }
+            Err(RunError::Interrupted) => Err(BuildError::Interrupted),
+            Err(source) => {
+                if matches!(source, RunError::Program { .. }) {
+                    failed(&source.to_string())?;
+                }
+                Err(BuildError::Sandbox { image: image.clone(), what: what.to_owned(), source })
+            }
         }
-        Err(BuildError::Command { image: image.clone(), what: what.to_owned(), outcome, last_lines })
+    }
+
+    /// Opens a shell where a command failed, if somebody wants one: the same image with the same changes, and the same
+    /// user, directory, variables and mounts.
+    fn look_around(&self, job: Job, failed: &FailedStep<'_>) -> Result<(), BuildError> {
+        let Some(somebody) = self.look_around else { return Ok(()) };
+        let trees = [job.lowers.as_slice(), std::slice::from_ref(&job.upper)].concat();
+        let Some(shell) = shell_of(&View::new(&trees))? else {
+            let text = format!("{}: there is no shell in the image to look around with", failed.image);
+            self.observer.observe(Event::Warning(&text));
+            return Ok(());
+        };
+        let mut job = Job { argv: vec![format!("/{shell}").into(), "-i".into()], stdin: Stdin::Null, ..job };
+        let told = somebody.environment().into_iter().chain([("PS1".into(), PROMPT.into())]);
+        for (name, value) in told {
+            job.env.retain(|(known, _)| *known != name);
+            job.env.push((name, value));
+        }
+        self.pause.alone(|| {
+            if self.interrupt.load(Ordering::Relaxed) {
+                return Err(BuildError::Interrupted);
+            }
+            somebody.look_around(failed, &mut |terminal| {
+                let job = Job { stdin: Stdin::Terminal(Arc::new(terminal)), ..job.clone() };
+                self.sandbox.run(&job, &mut |_| {})
+            });
+            Ok(())
+        })
     }
 }
 
+/// The best shell that an image has.
+fn shell_of(view: &View<'_>) -> io::Result<Option<&'static str>> {
+    for shell in SHELLS {
+        let path = ImagePath::parse(shell).expect("a constant path is valid");
+        if view.lookup(&view.resolve(&path)?)?.is_some_and(|found| found.metadata.is_file()) {
+            return Ok(Some(shell));
+        }
+    }
+    Ok(None)
+}
+
 /// What is seen besides the layers: a list of hosts, where the network is not the host's.
-fn mounts(network: Network, upper: &TreeDir) -> io::Result<Vec<Mount>> {
+fn hosts(network: Network, upper: &TreeDir) -> io::Result<Vec<Mount>> {
     if network == Network::Host {
         return Ok(Vec::new());
     }
     let hosts = upper.path().with_extension("hosts");
     fs::write(&hosts, HOSTS)?;
     Ok(vec![Mount { source: hosts.into(), target: "/etc/hosts".into(), read_only: true }])
-}
-
-/// Output cut into lines.
-#[derive(Default)]
-struct Lines {
-    pending: Vec<u8>,
-    last: VecDeque<String>,
-}
-
-impl Lines {
-    fn add(&mut self, bytes: &[u8], show: &dyn Fn(&str)) {
-        for part in bytes.split_inclusive(|byte| *byte == b'\n') {
-            self.pending.extend_from_slice(&part[..part.len().min(LONGEST_LINE)]);
-            if part.ends_with(b"\n") || self.pending.len() > LONGEST_LINE {
-                self.end_line(show);
-            }
-        }
-    }
-
-    fn end_line(&mut self, show: &dyn Fn(&str)) {
-        let text = String::from_utf8_lossy(&self.pending);
-        // A carriage return starts the line again; what counts is what stands there at the end.
-        let line = text.trim_end().rsplit('\r').next().unwrap_or_default().to_owned();
-        self.pending.clear();
-        show(&line);
-        if self.last.len() == LAST_LINES {
-            self.last.pop_front();
-        }
-        self.last.push_back(line);
-    }
-
-    fn finish(mut self, show: &dyn Fn(&str)) -> Vec<String> {
-        if !self.pending.is_empty() {
-            self.end_line(show);
-        }
-        self.last.into()
-    }
 }
 
 /// Writes what a sandboxed step changed as a layer's entries. Returns whether there was anything.
@@ -172,19 +216,22 @@ fn born(upper: &TreeDir) -> io::Result<i64> {
 }
 
 /// Names everything that a command's result depends on, apart from the image below it and its environment.
-pub fn key(command: &Command) -> Digest {
+pub fn key(command: &Command, mounts: &Mounts<'_>) -> Digest {
     let user = command.user.as_ref().map(|user| user.to_string()).unwrap_or_default();
     let workdir = command.workdir.as_ref().map(|path| path.as_str().to_owned()).unwrap_or_default();
     let env: Vec<String> = command.env.iter().map(|entry| format!("{}={}", entry.key, entry.value)).collect();
-    FramedHasher::new("command 2")
+    let hasher = FramedHasher::new("command 2")
         // Two forms of the same command are two entries of the history.
         .field("described", describe(command))
         .list("arguments", command.line.arguments())
         .field("user", user)
         .field("workdir", workdir)
         .list("env", env)
-        .field("network", if matches!(command.network, spec::Network::Host(_)) { "host" } else { "none" })
-        .finish()
+        .field("network", if matches!(command.network, spec::Network::Host(_)) { "host" } else { "none" });
+    match mounts.key() {
+        Some(mounts) => hasher.field("mounts", mounts.as_bytes()).finish(),
+        None => hasher.finish(),
+    }
 }
 
 /// What the history says of a command.
@@ -198,8 +245,8 @@ pub fn describe(command: &Command) -> String {
 /// The first line of a description, for messages.
 pub fn brief(described: &str) -> String {
     match described.trim().split_once('\n') {
-        Some((first, _)) => format!("{first} …"),
-        None => described.trim().to_owned(),
+        Some((first, _)) => format!("{} …", printable(first)),
+        None => printable(described.trim()),
     }
 }
 
@@ -238,36 +285,7 @@ pub fn invocation<'a>(
         directory: if directory.is_empty() { "/".into() } else { directory.into() },
         user: User { uid: ids.uid, gid: ids.gid, groups: ids.groups },
         network: if matches!(command.network, spec::Network::Host(_)) { Network::Host } else { Network::None },
+        mounts: Vec::new(),
         stdin: Stdin::Null,
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn output_becomes_lines_however_it_is_cut() {
-        let seen = std::sync::Mutex::new(Vec::new());
-        let show = |line: &str| seen.lock().unwrap().push(line.to_owned());
-        let mut lines = Lines::default();
-        for part in ["one\ntw", "o\n10%\r50%\r100%\n", "", "rest"] {
-            lines.add(part.as_bytes(), &show);
-        }
-        assert_eq!(lines.finish(&show), ["one", "two", "100%", "rest"]);
-        assert_eq!(*seen.lock().unwrap(), ["one", "two", "100%", "rest"]);
-    }
-
-    #[test]
-    fn only_the_last_lines_are_kept_and_long_ones_cut() {
-        let mut lines = Lines::default();
-        for number in 0..100 {
-            lines.add(format!("{number}\n").as_bytes(), &|_| {});
-        }
-        lines.add(&vec![b'x'; 1 << 20], &|_| {});
-        let last = lines.finish(&|_| {});
-        assert_eq!(last.len(), LAST_LINES);
-        assert_eq!(last[0], "71");
-        assert!(last[LAST_LINES - 1].len() <= LONGEST_LINE);
-    }
 }

@@ -52,6 +52,7 @@ pub fn run(
         directory: "/".into(),
         user: User::default(),
         network: Network::None,
+        mounts: Vec::new(),
         stdin: Stdin::Data(script(&unpacked, &names).into_bytes()),
     };
     runner.run(invocation, laid, upper).map_err(name_the_package)?;
@@ -163,9 +164,9 @@ fn native(segment: &Segment) -> String {
 
 /// Finds in the output which package failed.
 fn name_the_package(error: BuildError) -> BuildError {
-    let BuildError::Command { image, what, outcome, last_lines } = error else { return error };
+    let BuildError::Command { image, what, outcome, last_lines, log } = error else { return error };
     let what = last_lines.iter().find_map(|line| named_in(line)).unwrap_or(what);
-    BuildError::Command { image, what, outcome, last_lines }
+    BuildError::Command { image, what, outcome, last_lines, log }
 }
 
 fn named_in(line: &str) -> Option<String> {

@@ -29,6 +29,7 @@ pub(crate) enum Step {
     Mount,
     Pivot,
     Clone,
+    Terminal,
     Directory,
     Limits,
     Filter,
@@ -39,7 +40,7 @@ pub(crate) enum Step {
 }
 
 impl Step {
-    const ALL: [Self; 17] = [
+    const ALL: [Self; 18] = [
         Self::Descriptors,
         Self::Hostname,
         Self::Loopback,
@@ -50,6 +51,7 @@ impl Step {
         Self::Mount,
         Self::Pivot,
         Self::Clone,
+        Self::Terminal,
         Self::Directory,
         Self::Limits,
         Self::Filter,
@@ -77,6 +79,7 @@ impl Step {
             Self::Mount => "mount what the job asks for",
             Self::Pivot => "enter the root filesystem",
             Self::Clone => "start the command's process",
+            Self::Terminal => "take the terminal",
             Self::Directory => "enter the working directory",
             Self::Limits => "set limits",
             Self::Filter => "load the system call filter",
@@ -192,6 +195,9 @@ enum Never {}
 
 fn become_command(command: &Command) -> Result<Never, Failure> {
     let _ = rustix::process::setsid();
+    if command.on_terminal {
+        rustix::process::ioctl_tiocsctty(rustix::stdio::stdin()).map_err(at(Step::Terminal))?;
+    }
     rustix::process::chdir(command.directory.as_c_str()).map_err(at(Step::Directory))?;
     rustix::process::setrlimit(Resource::Nofile, command.open_files).map_err(at(Step::Limits))?;
     let no_core = Rlimit { current: Some(0), maximum: Some(0) };

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::fmt;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -73,8 +74,32 @@ pub struct Mount {
 pub enum MountSource {
     /// A directory or file of this machine.
     Path(PathBuf),
-    /// An empty directory in memory.
+    /// An empty directory in memory, into which everybody may write.
     Memory,
+    /// A file in memory with these bytes, which the command's user may read and nobody else. It is never on a disk.
+    File(Hidden),
+}
+
+/// Bytes that debug output does not show, since they may be a secret.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Hidden(Arc<[u8]>);
+
+impl Hidden {
+    /// Hides some bytes.
+    pub fn new(bytes: impl Into<Arc<[u8]>>) -> Self {
+        Self(bytes.into())
+    }
+
+    /// What is hidden.
+    pub fn reveal(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Hidden {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "Hidden({} bytes)", self.0.len())
+    }
 }
 
 impl From<PathBuf> for MountSource {
@@ -84,13 +109,16 @@ impl From<PathBuf> for MountSource {
 }
 
 /// What a command reads.
-#[derive(Clone, Default, PartialEq, Eq)]
+#[derive(Clone, Default)]
 pub enum Stdin {
     /// Nothing.
     #[default]
     Null,
     /// These bytes.
     Data(Vec<u8>),
+    /// What is typed at this terminal, which nobody else uses. The command writes there too, so there is no output to
+    /// hand over, and it controls the command: Ctrl-C ends what runs in front. See [`crate::lend_terminal`].
+    Terminal(Arc<OwnedFd>),
 }
 
 impl fmt::Debug for Stdin {
@@ -99,6 +127,7 @@ impl fmt::Debug for Stdin {
             Self::Null => formatter.write_str("Null"),
             // The data may be a secret, and debug output ends up in logs.
             Self::Data(data) => write!(formatter, "Data({} bytes)", data.len()),
+            Self::Terminal(_) => formatter.write_str("Terminal"),
         }
     }
 }

@@ -37,11 +37,13 @@ mod rung;
 mod stage;
 mod supervisor;
 mod sys;
+mod terminal;
 mod wire;
 
 pub use enter::{CannotRun, EnterError, Sandbox, enter};
-pub use job::{Job, Mount, MountSource, Network, Outcome, Stdin, User};
+pub use job::{Hidden, Job, Mount, MountSource, Network, Outcome, Stdin, User};
 pub use obstacle::Obstacle;
 pub use probe::{RungReport, probe};
 pub use run::RunError;
 pub use rung::{Choice, ChoiceError, Rung};
+pub use terminal::lend_terminal;

@@ -5,7 +5,8 @@
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags};
+use layer::record::RECORD_XATTR;
+use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Uid, XattrFlags};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
@@ -13,11 +14,14 @@ use rustix::mount::{
 };
 
 use crate::child::{Failure, Step, at};
-use crate::plan::{Plan, PlannedMount};
+use crate::plan::{Plan, PlannedMount, PlannedSource};
 use crate::sys;
 
 /// Where the layers are mounted before they become the root, seen from the stage.
 pub(crate) const MOUNT_POINT: &CStr = c"mount";
+
+/// Where file systems in memory are mounted, one over the other, before a file of them is.
+const MEMORY: &CStr = c"memory";
 
 const NOTHING: u64 = 0;
 const READ_ONLY: u64 = 1;
@@ -146,20 +150,47 @@ fn proc(root: &OwnedFd) -> Result<(), Errno> {
 fn wanted(root: &OwnedFd, planned: &PlannedMount) -> Result<(), Errno> {
     let read_only = if planned.read_only { READ_ONLY } else { NOTHING };
     let source = match &planned.source {
-        Some(path) => {
+        PlannedSource::Path(path) => {
             let source = copy_of(CWD, path)?;
             sys::set_mount_attributes(source.as_fd(), read_only | NO_SETUID | NO_DEVICES, true)?;
             source
         }
-        None => memory(c"0755", read_only | NO_SETUID | NO_DEVICES)?,
+        PlannedSource::Memory => memory(c"1777", read_only | NO_SETUID | NO_DEVICES)?,
+        PlannedSource::File { content, owner, record } => file_in_memory(content.reveal(), *owner, record)?,
     };
     place(&source, root, &planned.target)
+}
+
+/// A file of a file system in memory that has nothing else in it. It is read-only to everybody.
+fn file_in_memory(content: &[u8], owner: Option<(Uid, Gid)>, record: &[u8]) -> Result<OwnedFd, Errno> {
+    let directory = memory(c"0755", NO_SETUID | NO_DEVICES | NO_PROGRAMS)?;
+    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+    let file = rustix::fs::openat(&directory, c"file", flags, Mode::RUSR)?;
+    let mut rest = content;
+    while !rest.is_empty() {
+        let length = rustix::io::retry_on_intr(|| rustix::io::write(&file, rest))?;
+        rest = rest.get(length..).unwrap_or_default();
+    }
+    match owner {
+        Some((uid, gid)) => rustix::fs::fchown(&file, Some(uid), Some(gid))?,
+        // Before Linux 6.6 such file systems have no such attributes; then the file seems to be root's, and is read
+        // all the same.
+        None => drop(rustix::fs::fsetxattr(&file, RECORD_XATTR, record, XattrFlags::empty())),
+    }
+    // A single file can be mounted elsewhere only from where it is seen. Here that is the stage, which is left when
+    // the layers become the root.
+    move_mount(&directory, c"", CWD, MEMORY, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
+    let file = copy_of(CWD, c"memory/file")?;
+    sys::set_mount_attributes(file.as_fd(), READ_ONLY | NO_SETUID | NO_DEVICES | NO_PROGRAMS, false)?;
+    Ok(file)
 }
 
 /// A file system in memory that is mounted nowhere yet.
 fn memory(mode: &CStr, flags: u64) -> Result<OwnedFd, Errno> {
     let context = fsopen(c"tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
     fsconfig_set_string(&context, c"mode", mode)?;
+    // What is in memory should not get to a disk when memory is short. Linux 6.4 can do that, for real root.
+    let _ = fsconfig_set_flag(&context, c"noswap");
     fsconfig_create(&context)?;
     fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes(flags))
 }

@@ -5,12 +5,13 @@ use std::num::NonZeroU64;
 use std::os::fd::RawFd;
 use std::os::unix::ffi::OsStrExt;
 
+use layer::record::Record;
 use libc::sock_filter;
 use rustix::fs::{Gid, Uid};
 use rustix::process::Rlimit;
 
 use crate::filter;
-use crate::job::{Job, Network, User};
+use crate::job::{Hidden, Job, MountSource, Network, Stdin, User};
 use crate::run::RunError;
 use crate::rung::Rung;
 use crate::stage::{Stage, StagedMount};
@@ -33,16 +34,32 @@ pub(crate) struct Plan {
 
 /// A mount beside the layers.
 pub(crate) struct PlannedMount {
-    /// What is mounted; none for an empty directory in memory.
-    pub(crate) source: Option<CString>,
+    pub(crate) source: PlannedSource,
     /// Where, without symbolic links and without the leading slash.
     pub(crate) target: CString,
     pub(crate) read_only: bool,
 }
 
+/// What is mounted.
+pub(crate) enum PlannedSource {
+    Path(CString),
+    /// An empty directory in memory.
+    Memory,
+    /// A file in memory.
+    File {
+        content: Hidden,
+        /// Whom it is given to; none where only one id exists.
+        owner: Option<(Uid, Gid)>,
+        /// What tells the supervisor whose it is.
+        record: Vec<u8>,
+    },
+}
+
 /// How the command itself is started.
 pub(crate) struct Command {
     pub(crate) directory: CString,
+    /// Whether standard input is a terminal, to become the one that controls the command.
+    pub(crate) on_terminal: bool,
     /// Programs to try, in order.
     pub(crate) programs: Vec<CString>,
     pub(crate) arguments: Strings,
@@ -99,7 +116,11 @@ impl Plan {
             overlay: stage.overlay_options(),
             hostname: job.hostname.as_bytes().to_vec(),
             network: job.network,
-            mounts: stage.mounts.iter().map(PlannedMount::new).collect::<Result<_, _>>()?,
+            mounts: stage
+                .mounts
+                .iter()
+                .map(|mount| PlannedMount::new(mount, &job.user, supervised))
+                .collect::<Result<_, _>>()?,
             has_groups: !supervised,
             command,
         })
@@ -124,6 +145,7 @@ impl Command {
         let (current, most) = open_files();
         Ok(Self {
             directory: c_string(job.directory.as_os_str())?,
+            on_terminal: matches!(job.stdin, Stdin::Terminal(_)),
             programs: programs(job)?,
             arguments: Strings::new(job.argv.iter().map(|word| c_string(word)).collect::<Result<_, _>>()?),
             environment: Strings::new(job.env.iter().map(variable).collect::<Result<_, _>>()?),
@@ -136,8 +158,16 @@ impl Command {
 }
 
 impl PlannedMount {
-    fn new(mount: &StagedMount) -> Result<Self, RunError> {
-        let source = mount.source.as_ref().map(|path| c_string(path.as_os_str())).transpose()?;
+    fn new(mount: &StagedMount, user: &User, supervised: bool) -> Result<Self, RunError> {
+        let source = match &mount.source {
+            MountSource::Path(path) => PlannedSource::Path(c_string(path.as_os_str())?),
+            MountSource::Memory => PlannedSource::Memory,
+            MountSource::File(content) => PlannedSource::File {
+                content: content.clone(),
+                owner: (!supervised).then(|| (Uid::from_raw(user.uid), Gid::from_raw(user.gid))),
+                record: Record { uid: user.uid, gid: user.gid, ..Record::default() }.encode(),
+            },
+        };
         let target = c_string(mount.target.as_path().as_os_str())?;
         Ok(Self { source, target, read_only: mount.read_only })
     }

@@ -195,6 +195,7 @@ pub(crate) enum Ending {
 
 impl Started {
     fn start(plan: &Plan, stdin: &Stdin) -> Result<Self, RunError> {
+        let terminal = matches!(stdin, Stdin::Terminal(_));
         let stdin = open_stdin(stdin).map_err(watching)?;
         let (output, written) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(watching)?;
         let (control, theirs) = wire::pair().map_err(watching)?;
@@ -203,7 +204,8 @@ impl Started {
         let set_up = |errno: Errno| RunError::SetUp { step: "make the namespaces", source: errno.into() };
         match sys::clone_process((namespaces | network).cast_unsigned()).map_err(set_up)? {
             Cloned::Child => {
-                let (stdin, output, control) = (stdin.as_fd(), written.as_fd(), theirs.as_fd());
+                let output = if terminal { stdin.as_fd() } else { written.as_fd() };
+                let (stdin, control) = (stdin.as_fd(), theirs.as_fd());
                 child::first_process(plan, &Descriptors { stdin, output, control })
             }
             Cloned::Parent { pid, pidfd } => {
@@ -232,6 +234,7 @@ pub(crate) fn open_stdin(stdin: &Stdin) -> Result<OwnedFd, Errno> {
             rustix::fs::seek(&file, rustix::fs::SeekFrom::Start(0))?;
             Ok(file)
         }
+        Stdin::Terminal(terminal) => rustix::io::fcntl_dupfd_cloexec(terminal.as_fd(), 0),
     }
 }
 

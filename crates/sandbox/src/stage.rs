@@ -5,6 +5,7 @@
 //! <upper>/work/root        the skeleton: the lowest layer, with the places where things are mounted
 //! <upper>/work/overlay     overlayfs' own work directory
 //! <upper>/work/mount       where the overlay is mounted before it becomes the root
+//! <upper>/work/memory      where file systems in memory are mounted before files of them are seen elsewhere
 //! ```
 //!
 //! The skeleton is why a run leaves no trace of its mounts: places that the image lacks exist below all layers, where
@@ -42,7 +43,7 @@ pub(crate) struct Stage {
 
 /// A mount whose target exists and contains no symbolic link.
 pub(crate) struct StagedMount {
-    pub(crate) source: Option<PathBuf>,
+    pub(crate) source: MountSource,
     pub(crate) target: ImagePath,
     pub(crate) read_only: bool,
 }
@@ -111,7 +112,7 @@ impl Stage {
     }
 
     fn make_skeleton(&self) -> io::Result<()> {
-        for name in ["mount", "overlay", "root", "root/dev", "root/proc", "root/sys"] {
+        for name in ["mount", "memory", "overlay", "root", "root/dev", "root/proc", "root/sys"] {
             make_plain_directory(&self.directory.join(name))?;
         }
         Ok(())
@@ -120,10 +121,14 @@ impl Stage {
     fn make_target(&mut self, job: &Job, owners: Owners, mount: &Mount) -> io::Result<StagedMount> {
         use std::os::unix::ffi::OsStrExt;
         let source = match &mount.source {
-            MountSource::Path(path) => Some(fs::canonicalize(path)?),
-            MountSource::Memory => None,
+            MountSource::Path(path) => MountSource::Path(fs::canonicalize(path)?),
+            inside @ (MountSource::Memory | MountSource::File(_)) => inside.clone(),
         };
-        let is_directory = source.as_ref().is_none_or(|path| path.is_dir());
+        let is_directory = match &source {
+            MountSource::Path(path) => path.is_dir(),
+            MountSource::Memory => true,
+            MountSource::File(_) => false,
+        };
         // The stage is a tree of its own: its `root` is the skeleton.
         let mut trees = vec![TreeDir::new(&self.directory)];
         trees.extend(job.lowers.iter().cloned());

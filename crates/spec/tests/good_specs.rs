@@ -158,7 +158,7 @@ run:
     user: nobody:nogroup
     env: {A: \"${X:-y}\"}
     network: host
-    mounts: [{type: cache, target: /root/.cache}, {type: bind, source: src, target: /src}]
+    mounts: [{type: cache, target: /root/.cache}, {type: bind, source: src, target: /src}, {type: secret, id: token}]
 ");
     let commands: Vec<_> = image
         .steps

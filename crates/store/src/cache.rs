@@ -5,6 +5,7 @@
 //!   debs/ indexes/ segments/ layers/ steps/
 //!     ab/abcdef…        one file an entry, mode 0444
 //!   trees/ab/abcdef…/   one directory an entry (see `tree`)
+//!   mounts/ab/abcdef…/  one directory an entry, which commands change as they like
 //!   locks/              one file a key that somebody is working on
 //!   incoming/           what is not finished (see `scratch`)
 //! ```
@@ -44,6 +45,8 @@ pub enum Area {
     Steps,
     /// Unpacked images.
     Trees,
+    /// Directories that commands keep between builds.
+    Mounts,
 }
 
 impl Area {
@@ -56,6 +59,7 @@ impl Area {
             Self::Layers => "layers",
             Self::Steps => "steps",
             Self::Trees => "trees",
+            Self::Mounts => "mounts",
         }
     }
 }
@@ -169,7 +173,7 @@ impl Cache {
     /// Removes an entry; an absent one is not an error.
     pub fn remove(&self, area: Area, key: CacheKey) -> Result<(), StoreError> {
         let path = self.path(area, key);
-        if area == Area::Trees {
+        if matches!(area, Area::Trees | Area::Mounts) {
             return self.discard_tree(&path);
         }
         match fs::remove_file(&path) {
@@ -183,6 +187,25 @@ impl Cache {
     pub fn lock(&self, area: Area, key: CacheKey, on_wait: &mut dyn FnMut()) -> Result<KeyLock, StoreError> {
         let path = self.root.join("locks").join(format!("{}-{}", area.directory(), key.hex()));
         KeyLock::acquire(path.clone(), on_wait).map_err(StoreError::io("lock", &path))
+    }
+
+    /// The directory that commands keep under this key. If it is not there it is made: `fill` is called with a place
+    /// where it makes it. Whoever calls this holds the lock of the key.
+    pub fn kept_directory(
+        &self,
+        key: CacheKey,
+        fill: impl FnOnce(&Path) -> io::Result<()>,
+    ) -> Result<PathBuf, StoreError> {
+        let path = self.path(Area::Mounts, key);
+        if fs::symlink_metadata(&path).is_ok() {
+            return Ok(path);
+        }
+        let scratch = self.scratch_dir()?;
+        let new = scratch.path().join("kept");
+        fill(&new).map_err(StoreError::io("create", &new))?;
+        create_parent(&path)?;
+        fs::rename(&new, &path).map_err(StoreError::io("create", &path))?;
+        Ok(path)
     }
 
     /// A directory for work in progress, on the same filesystem as the cache.
@@ -365,5 +388,16 @@ mod tests {
             }
         });
         assert_eq!(made.into_inner(), 1);
+    }
+
+    #[test]
+    fn a_kept_directory_is_made_once_and_keeps_what_is_put_into_it() {
+        let (_directory, cache) = bench();
+        let path = cache.kept_directory(key("pip"), |path| fs::create_dir(path)).unwrap();
+        fs::write(path.join("wheel"), "x").unwrap();
+        let again = cache.kept_directory(key("pip"), |_| panic!("it is there")).unwrap();
+        assert_eq!(fs::read_to_string(again.join("wheel")).unwrap(), "x");
+        cache.remove(Area::Mounts, key("pip")).unwrap();
+        assert!(!path.exists());
     }
 }

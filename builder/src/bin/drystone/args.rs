@@ -166,6 +166,12 @@ pub struct BuildArgs {
     /// Give a variable of the specs a value; may be given several times
     #[arg(long, value_name = "NAME=VALUE", value_parser = variable)]
     pub set: Vec<(String, String)>,
+    /// Give commands a secret that they ask for by its name; may be given several times
+    ///
+    /// The value is that of a file or of a variable of the environment. A command sees it as a file in memory if its
+    /// spec has a mount of the type `secret`. It is kept nowhere, and replaced by *** in what commands print.
+    #[arg(long, value_name = "id=NAME,src=FILE|env=VARIABLE", value_parser = secret)]
+    pub secret: Vec<SecretArgument>,
     /// How commands run in images: auto, root, userns, userns-single, chroot (root in an ordinary container) or none
     #[arg(long, default_value = "auto", value_name = "KIND")]
     pub sandbox: Choice,
@@ -181,6 +187,12 @@ pub struct BuildArgs {
     /// After a failure, build what does not depend on it
     #[arg(long)]
     pub keep_going: bool,
+    /// Where a command fails, open a shell on this terminal, and go on when it ends
+    ///
+    /// The shell sees the image with what the command has changed so far, with the same user, directory, variables and
+    /// mounts. What else runs is finished first. What is changed in the shell is thrown away.
+    #[arg(long)]
+    pub shell_fail: bool,
     /// Use this tag instead of the family's
     #[arg(long, value_name = "TAG")]
     pub tag: Option<spec::Tag>,
@@ -348,9 +360,77 @@ fn variable(text: &str) -> Result<(String, String), String> {
     }
 }
 
+/// A secret, and where its value is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SecretArgument {
+    /// Its name.
+    pub id: String,
+    /// Where the value is.
+    pub from: SecretSource,
+}
+
+/// Where the value of a secret is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SecretSource {
+    /// In a file.
+    File(PathBuf),
+    /// In a variable of the environment.
+    Variable(String),
+}
+
+/// As BuildKit spells it: `id=NAME` with `src=FILE`, or `env=VARIABLE`, or `type=env,src=VARIABLE`.
+fn secret(text: &str) -> Result<SecretArgument, String> {
+    let expected = "expected id=NAME,src=FILE or id=NAME,env=VARIABLE";
+    let (mut id, mut source, mut variable, mut kind) = (None, None, None, None);
+    for field in text.split(',') {
+        let (key, value) = field.split_once('=').ok_or(expected)?;
+        let place = match key {
+            "id" => &mut id,
+            "src" | "source" => &mut source,
+            "env" => &mut variable,
+            "type" => &mut kind,
+            _ => return Err(format!("`{key}` is not known: {expected}")),
+        };
+        if value.is_empty() || place.replace(value).is_some() {
+            return Err(format!("`{key}` needs one value: {expected}"));
+        }
+    }
+    let from = match (kind, source, variable) {
+        (None | Some("file"), Some(path), None) => SecretSource::File(path.into()),
+        (None | Some("env"), None, Some(name)) | (Some("env"), Some(name), None) => SecretSource::Variable(name.into()),
+        _ => return Err(expected.to_owned()),
+    };
+    Ok(SecretArgument { id: id.ok_or(expected)?.to_owned(), from })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn secrets_are_spelled_as_for_buildkit() {
+        let file = |path: &str| SecretSource::File(path.into());
+        let variable = |name: &str| SecretSource::Variable(name.into());
+        let cases = [
+            ("id=token,src=a/b=c", Some(file("a/b=c"))),
+            ("id=token,source=x", Some(file("x"))),
+            ("type=file,id=token,src=x", Some(file("x"))),
+            ("id=token,env=TOKEN", Some(variable("TOKEN"))),
+            ("type=env,id=token,src=TOKEN", Some(variable("TOKEN"))),
+            ("token", None),
+            ("id=token", None),
+            ("src=x", None),
+            ("id=,src=x", None),
+            ("id=token,src=x,env=X", None),
+            ("id=token,src=x,src=y", None),
+            ("id=token,file=x", None),
+            ("type=file,id=token,env=X", None),
+        ];
+        for (text, expected) in cases {
+            let found = secret(text).ok();
+            assert_eq!(found, expected.map(|from| SecretArgument { id: "token".to_owned(), from }), "{text}");
+        }
+    }
 
     #[test]
     fn the_command_line_is_consistent() {

@@ -129,7 +129,13 @@ impl From<BuildError> for Failure {
             BuildError::Archive(error) => Self::with_hint(chain(&error), hint_for(&error)).at(&error.span),
             BuildError::Located { span, source } => Self::from(*source).at(&span),
             // Its last lines were shown when it happened.
-            BuildError::Command { .. } => Self::with_hint(chain(&error), "run again with -v to see all of its output"),
+            BuildError::Command { ref log, .. } => {
+                let output = match log {
+                    Some(log) => format!("all of its output is in `{}`", log.display()),
+                    None => "run again with -v to see all of its output".to_owned(),
+                };
+                Self::with_hint(chain(&error), format!("{output}; --shell-fail opens a shell where it failed"))
+            }
             BuildError::Load(error) => Self::Usage(chain(&error)),
             BuildError::CannotRun { steps, why } => cannot_run(&steps, &why),
             BuildError::Images { errors, .. } => {

@@ -7,6 +7,7 @@ mod metadata;
 mod progress;
 mod registries;
 mod session;
+mod shell;
 mod table;
 
 use std::process::ExitCode;

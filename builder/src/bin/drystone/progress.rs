@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::io::{self, IsTerminal, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use drystone::events::{Event, Observer};
+use drystone::output::printable;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
@@ -15,16 +16,54 @@ use crate::table::size;
 
 /// Someone who shows events in the way that was asked for.
 pub fn observer(output: Output) -> Arc<dyn Observer> {
+    observer_on_screen(output).0
+}
+
+/// The same, and a way to keep it quiet for a while.
+pub fn observer_on_screen(output: Output) -> (Arc<dyn Observer>, Screen) {
     let terminal = io::stderr().is_terminal();
+    let still = Screen { bars: None };
     match output.progress {
-        _ if output.quiet => Arc::new(Quiet),
-        ProgressKind::Rawjson => Arc::new(RawJson),
-        ProgressKind::Tty => Arc::new(Terminal::new(output.verbose)),
-        ProgressKind::Auto if terminal => Arc::new(Terminal::new(output.verbose)),
+        _ if output.quiet => (Arc::new(Quiet), still),
+        ProgressKind::Rawjson => (Arc::new(RawJson), still),
+        ProgressKind::Tty => on_terminal(output.verbose),
+        ProgressKind::Auto if terminal => on_terminal(output.verbose),
         ProgressKind::Auto | ProgressKind::Plain => {
-            Arc::new(Plain { verbose: output.verbose, fetching: AtomicU64::new(0) })
+            (Arc::new(Plain { verbose: output.verbose, fetching: AtomicU64::new(0) }), still)
         }
     }
+}
+
+fn on_terminal(verbose: u8) -> (Arc<dyn Observer>, Screen) {
+    let terminal = Terminal::new(verbose);
+    let screen = Screen { bars: Some(terminal.bars.clone()) };
+    (Arc::new(terminal), screen)
+}
+
+/// Where progress is shown.
+pub struct Screen {
+    /// What moves there.
+    bars: Option<MultiProgress>,
+}
+
+impl Screen {
+    /// Acts while nobody shows anything; whoever wants to waits.
+    pub fn alone<T>(&self, act: impl FnOnce() -> T) -> T {
+        let act = || {
+            let _nobody_else = shown_one_by_one();
+            act()
+        };
+        match &self.bars {
+            Some(bars) => bars.suspend(act),
+            None => act(),
+        }
+    }
+}
+
+/// Held by whoever shows something. Who also wants the bars has them first.
+fn shown_one_by_one() -> MutexGuard<'static, ()> {
+    static SHOWING: Mutex<()> = Mutex::new(());
+    SHOWING.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The line that tells of an event, if it is worth one.
@@ -41,9 +80,9 @@ fn line(event: &Event<'_>, verbose: u8) -> Option<String> {
             format!("{image}: {step} ({})", seconds(elapsed))
         }
         Event::StepFinished { image, step, cached: true, .. } if verbose > 0 => format!("{image}: {step} (cached)"),
-        Event::ImageFinished { image, cached: false } => format!("{image}: done"),
-        Event::ImageFinished { image, cached: true } if verbose > 0 => format!("{image}: up to date"),
-        Event::ImageFailed { image, error, last_lines } => {
+        Event::ImageFinished { image, cached: false, .. } => format!("{image}: done"),
+        Event::ImageFinished { image, cached: true, .. } if verbose > 0 => format!("{image}: up to date"),
+        Event::ImageFailed { image, error, last_lines, .. } => {
             let lines = last_lines.iter().map(|line| format!("\n{image}: | {line}"));
             format!("{image}: failed: {error}{}", lines.collect::<String>())
         }
@@ -143,7 +182,7 @@ impl Terminal {
                 shown.steps.insert(image.to_string(), bar);
             }
             Event::StepOutput { image, line } => {
-                let line = line.replace(|character: char| character.is_control(), " ");
+                let line = line.replace('\t', " ");
                 shown.steps.get(image.as_str()).iter().for_each(|bar| bar.set_message(format!("{image}: {line}")));
             }
             Event::StepFinished { image, .. } | Event::ImageFailed { image, .. } => {
@@ -183,7 +222,7 @@ struct RawJson;
 
 impl Observer for RawJson {
     fn observe(&self, event: Event<'_>) {
-        write_line(&object(&event).to_string());
+        write_raw_line(&object(&event).to_string());
     }
 }
 
@@ -202,11 +241,11 @@ fn object(event: &Event<'_>) -> Value {
             "event": "step-finished", "image": image.as_str(), "step": step, "cached": cached,
             "seconds": elapsed.as_secs_f64(),
         }),
-        Event::ImageFinished { image, cached } => {
-            json!({"event": "image-finished", "image": image.as_str(), "cached": cached})
+        Event::ImageFinished { image, cached, log } => {
+            json!({"event": "image-finished", "image": image.as_str(), "cached": cached, "log": log})
         }
-        Event::ImageFailed { image, error, last_lines } => json!({
-            "event": "image-failed", "image": image.as_str(), "error": error, "last_lines": last_lines,
+        Event::ImageFailed { image, error, last_lines, log } => json!({
+            "event": "image-failed", "image": image.as_str(), "error": error, "last_lines": last_lines, "log": log,
         }),
         Event::PushProgress { bytes } => json!({"event": "push-progress", "bytes": bytes}),
         Event::ImagePushed { reference, already_there } => {
@@ -216,7 +255,13 @@ fn object(event: &Event<'_>) -> Value {
     }
 }
 
-fn write_line(line: &str) {
+/// Writes lines of text, which may come from anywhere.
+fn write_line(lines: &str) {
+    write_raw_line(&lines.split('\n').map(printable).collect::<Vec<_>>().join("\n"));
+}
+
+fn write_raw_line(line: &str) {
+    let _nobody_else = shown_one_by_one();
     // A closed standard error leaves nobody to tell.
     let _ = writeln!(io::stderr().lock(), "{line}");
 }

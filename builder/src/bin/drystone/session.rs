@@ -1,7 +1,7 @@
 //! What commands that build share: the environment and the clock are read here, and the library gets what they say.
 
 use std::collections::BTreeSet;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,19 +14,28 @@ use drystone::build::{Builder, BuiltImage, Options};
 use drystone::events::{Event, Observer};
 use drystone::fetch::Fetcher;
 use drystone::load::{FAMILY_FILE, IMAGE_FILE, LoadedFamily, load};
+use drystone::logs::Logs;
+use drystone::pause::Pause;
 use drystone::plan::{self, Plan};
+use drystone::secrets::Secrets;
+use drystone::steps::commands::LookAround;
 use drystone::steps::packages::Places;
 use oci::Reference;
 use sandbox::Sandbox;
 use spec::{Image, Variables};
 use store::{Cache, Layout};
 
-use crate::args::{BuildArgs, ColorKind, MirrorArgs, Output};
+use crate::args::{BuildArgs, ColorKind, MirrorArgs, Output, SecretArgument, SecretSource};
 use crate::failure::Failure;
 use crate::progress;
+use crate::shell::{self, AtTerminal};
 
 /// Where apt keeps its sources.
 pub const HOST_APT: &str = "/etc/apt";
+/// The directory of logs in the cache.
+const LOGS: &str = "logs";
+/// As much as a secret may be, as for BuildKit.
+const LARGEST_SECRET: u64 = 500 << 10;
 /// How long work may take to stop.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -54,6 +63,10 @@ pub fn build(names: &[String], arguments: &BuildArgs, output: Output) -> Result<
         return Err(Failure::Usage(text));
     }
     check_patterns(&loaded, &patterns)?;
+    if arguments.shell_fail {
+        shell::must_be_on_terminal()?;
+    }
+    let secrets = secrets(&arguments.secret)?;
     // The cache's directory may lie where only the user that was before may write; the sandbox must also be entered
     // while there is one thread, and everything below starts some.
     let cache_directory = cache_directory(arguments.cache.cache_dir.as_deref())?;
@@ -66,7 +79,8 @@ pub fn build(names: &[String], arguments: &BuildArgs, output: Output) -> Result<
         }
     })?;
     let interrupt = stop_on_signals()?;
-    let observer = progress::observer(output);
+    let (observer, screen) = progress::observer_on_screen(output);
+    let somebody = arguments.shell_fail.then(|| AtTerminal::new(screen));
     observer.observe(Event::Note(&sandbox.reason()));
     let cache = Cache::open(&cache_directory)?;
     let layout = Arc::new(Layout::open_or_create(&arguments.layout.layout)?);
@@ -88,7 +102,8 @@ pub fn build(names: &[String], arguments: &BuildArgs, output: Output) -> Result<
         let text = format!("nobody signs the source `{source}`: the family says `trusted: true`");
         observer.observe(Event::Warning(&text));
     }
-    let images = run(&loaded, &plan, arguments, &sandbox, (&cache, &layout, &fetcher), observer.as_ref(), &interrupt)?;
+    let people = People { observer: observer.as_ref(), interrupt: &interrupt, somebody: somebody.as_ref() };
+    let images = run(&loaded, &plan, arguments, &sandbox, (&cache, &layout, &fetcher), &secrets, &people)?;
     Ok(Built { images, layout, observer, interrupt, started })
 }
 
@@ -106,14 +121,21 @@ fn make_plan<'a>(
     Ok(Plan::make(&loaded.family, &wanted, &archives)?)
 }
 
+/// Who watches a build, stops it, and looks around in it.
+struct People<'a> {
+    observer: &'a dyn Observer,
+    interrupt: &'a Arc<AtomicBool>,
+    somebody: Option<&'a AtTerminal>,
+}
+
 fn run(
     loaded: &LoadedFamily,
     plan: &Plan<'_>,
     arguments: &BuildArgs,
     sandbox: &Sandbox,
     (cache, layout, fetcher): (&Cache, &Layout, &Fetcher),
-    observer: &dyn Observer,
-    interrupt: &Arc<AtomicBool>,
+    secrets: &Secrets,
+    people: &People<'_>,
 ) -> Result<Vec<BuiltImage>, Failure> {
     let options = Options {
         family: loaded.directory.clone(),
@@ -124,7 +146,21 @@ fn run(
         epoch: source_date_epoch()?,
     };
     let places = Places::new(options.jobs);
-    let builder = Builder { options, layout, cache, fetcher, sandbox, observer, interrupt, places };
+    let builder = Builder {
+        options,
+        layout,
+        cache,
+        fetcher,
+        sandbox,
+        observer: people.observer,
+        interrupt: people.interrupt,
+        places,
+        secrets,
+        redactor: secrets.redactor(),
+        logs: Logs::new(cache.root().join(LOGS)),
+        look_around: people.somebody.map(|somebody| somebody as &dyn LookAround),
+        pause: Pause::default(),
+    };
     let registry = arguments.registry.as_ref().unwrap_or(&loaded.family.registry.value);
     let names = references(plan, registry.as_str(), arguments.tag.as_ref())?;
     let reference = |image: &Image| names[image.name.as_str()].clone();
@@ -229,6 +265,40 @@ pub fn variables(set: &[(String, String)]) -> Variables {
         }
     }
     variables
+}
+
+/// Reads the secrets of the command line.
+fn secrets(given: &[SecretArgument]) -> Result<Secrets, Failure> {
+    let mut secrets = Secrets::default();
+    for SecretArgument { id, from } in given {
+        let value = value_of(from).map_err(|problem| Failure::Usage(format!("the secret `{id}`: {problem}")))?;
+        if !secrets.add(id, value) {
+            return Err(Failure::Usage(format!("the secret `{id}` is given twice")));
+        }
+    }
+    Ok(secrets)
+}
+
+fn value_of(source: &SecretSource) -> Result<Vec<u8>, String> {
+    match source {
+        SecretSource::Variable(name) => {
+            #[expect(clippy::disallowed_methods, reason = "this is the command line")]
+            let value = std::env::var_os(name);
+            let value = value.ok_or_else(|| format!("the variable {name} is not set"))?;
+            Ok(std::os::unix::ffi::OsStringExt::into_vec(value))
+        }
+        SecretSource::File(path) => {
+            let failed = |error: io::Error| format!("cannot read `{}`: {error}", path.display());
+            let mut value = Vec::new();
+            std::fs::File::open(path)
+                .and_then(|file| file.take(LARGEST_SECRET + 1).read_to_end(&mut value))
+                .map_err(failed)?;
+            match value.len() as u64 > LARGEST_SECRET {
+                true => Err(format!("`{}` is larger than {LARGEST_SECRET} bytes", path.display())),
+                false => Ok(value),
+            }
+        }
+    }
 }
 
 /// `$XDG_CACHE_HOME/drystone`, or `~/.cache/drystone`. See the XDG base directory specification.

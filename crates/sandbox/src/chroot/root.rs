@@ -220,6 +220,11 @@ fn put(job: &Job, source: MountSource, at: &Path) -> io::Result<Source> {
             make_plain_directory(at)?;
             Source::Memory
         }
+        // It may not touch a disk, and there is no other place.
+        MountSource::File(_) => {
+            let text = "the sandbox `chroot` has no file system in memory for it; take another one for secrets";
+            return Err(io::Error::new(io::ErrorKind::Unsupported, text));
+        }
         MountSource::Path(path) => {
             let path = fs::canonicalize(path)?;
             let metadata = fs::metadata(&path)?;

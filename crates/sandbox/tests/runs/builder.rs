@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::fs;
 use std::io::Write;
+use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -11,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use layer::record::{self, Owners, Sidecar, TreeDir};
-use sandbox::{Choice, Job, Mount, MountSource, Network, Outcome, RunError, Sandbox, Stdin, User};
+use sandbox::{Choice, Hidden, Job, Mount, MountSource, Network, Outcome, RunError, Sandbox, Stdin, User};
 
 /// What a builder exits with when a run was impossible.
 pub(crate) const IMPOSSIBLE: i32 = 99;
@@ -70,6 +71,7 @@ fn run(sandbox: &Sandbox, arguments: &[String]) {
         interrupt: Arc::new(AtomicBool::new(false)),
     };
     let mut runs = 1;
+    let mut on_terminal = false;
     while let Some(argument) = arguments.next() {
         let mut value = || arguments.next().unwrap().as_str();
         match argument.as_str() {
@@ -84,13 +86,14 @@ fn run(sandbox: &Sandbox, arguments: &[String]) {
             "--host" => job.network = Network::Host,
             "--mount" => job.mounts.push(mount(value())),
             "--stdin" => job.stdin = Stdin::Data(value().into()),
+            "--terminal" => on_terminal = true,
             "--interrupt-after" => interrupt_after(&job, value().parse().unwrap()),
             "--runs" => runs = value().parse().unwrap(),
             "--" => job.argv.extend(arguments.by_ref().map(OsString::from)),
             argument => panic!("{argument}"),
         }
     }
-    let outcomes = run_all(sandbox, &job, runs);
+    let outcomes = if on_terminal { vec![run_on_terminal(sandbox, job)] } else { run_all(sandbox, &job, runs) };
     let worst = outcomes.into_iter().max_by_key(|outcome| match outcome {
         Ok(outcome) => outcome.code(),
         Err(_) => i32::MAX,
@@ -103,6 +106,15 @@ fn run(sandbox: &Sandbox, arguments: &[String]) {
             std::process::exit(IMPOSSIBLE);
         }
     }
+}
+
+fn run_on_terminal(sandbox: &Sandbox, job: Job) -> Result<Outcome, RunError> {
+    let (input, output) = (std::io::stdin(), std::io::stdout());
+    let lent = sandbox::lend_terminal(input.as_fd(), output.as_fd(), |terminal| {
+        let job = Job { stdin: Stdin::Terminal(Arc::new(terminal)), ..job };
+        sandbox.run(&job, &mut |_| panic!("the output goes to the terminal"))
+    });
+    lent.unwrap()
 }
 
 fn run_all(sandbox: &Sandbox, job: &Job, runs: usize) -> Vec<Result<Outcome, RunError>> {
@@ -135,7 +147,11 @@ fn user(text: &str) -> User {
 
 fn mount(text: &str) -> Mount {
     let parts: Vec<&str> = text.split(':').collect();
-    let source = if parts[0] == "memory" { MountSource::Memory } else { PathBuf::from(parts[0]).into() };
+    let source = match (parts[0], parts[0].strip_prefix("hidden=")) {
+        ("memory", _) => MountSource::Memory,
+        (_, Some(text)) => MountSource::File(Hidden::new(text.as_bytes())),
+        (path, None) => PathBuf::from(path).into(),
+    };
     Mount { source, target: parts[1].into(), read_only: parts.get(2) == Some(&"ro") }
 }
 

@@ -1,6 +1,12 @@
 //! What a command reaches, and what it does not.
 
 use std::fs;
+use std::io::Read;
+use std::os::fd::OwnedFd;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use rustix::pty::OpenptFlags;
 
 use crate::bench::{ALL, As, Bench, WITH_NAMESPACES};
 use crate::{Test, tests};
@@ -15,6 +21,9 @@ pub(crate) const TESTS: &[Test] = tests![
     mounts_are_seen_and_leave_no_trace,
     without_namespaces_the_network_and_other_processes_are_out_of_reach,
     paths_of_open_files_work_without_a_mounted_proc,
+    files_in_memory_are_read_by_their_user_and_are_nowhere_on_disk,
+    a_directory_in_memory_is_for_everybody,
+    on_a_terminal_keys_reach_what_runs_in_front,
 ];
 
 fn without_network_there_is_only_a_loopback_interface() {
@@ -172,4 +181,87 @@ fn paths_of_open_files_work_without_a_mounted_proc() {
     let text = bench.shell(&[&base], &upper, script);
     let expected = "hello\nhello\nout\nerror\n640\n/bin/busybox\n/\nkept\nstone\nhidden\n";
     assert_eq!(text, expected);
+}
+
+fn files_in_memory_are_read_by_their_user_and_are_nowhere_on_disk() {
+    for who in WITH_NAMESPACES {
+        let bench = Bench::new(who);
+        let (base, upper) = (bench.base(), bench.tree("upper"));
+        let script = "stat -c '%u:%g %a' /run/secrets/one; cat /run/secrets/one /run/secrets/two; \
+                      grep -c ' /run/secrets/one .*tmpfs' /proc/self/mountinfo; \
+                      if echo x 2>/dev/null > /run/secrets/one || chmod 644 /run/secrets/one 2>/dev/null; then \
+                      echo written; fi";
+        let mounts = ["--mount", "hidden=hush\n:/run/secrets/one", "--mount", "hidden=quiet\n:/run/secrets/two"];
+        let run = |user: &str| bench.run(&[&base], &upper).args(&mounts).args(&["--user", user]).shell(script).run();
+        assert_eq!(run("0:0"), "0:0 400\nhush\nquiet\n1\n", "{who:?}");
+        assert_eq!(run("105:106"), "105:106 400\nhush\nquiet\n1\n", "{who:?}");
+        assert_eq!(bench.dump(&upper), "/ 0:0 0755 directory\n", "{who:?}");
+    }
+}
+
+fn a_directory_in_memory_is_for_everybody() {
+    for who in WITH_NAMESPACES {
+        let bench = Bench::new(who);
+        let (base, upper) = (bench.base(), bench.tree("upper"));
+        let builder = bench.run(&[&base], &upper).args(&["--mount", "memory:/scratch", "--user", "105:106"]);
+        let script = "stat -c '%a' /scratch; echo x > /scratch/x; cat /scratch/x";
+        assert_eq!(builder.shell(script).run(), "1777\nx\n", "{who:?}");
+        assert_eq!(bench.dump(&upper), "/ 0:0 0755 directory\n", "{who:?}");
+    }
+}
+
+fn on_a_terminal_keys_reach_what_runs_in_front() {
+    for who in WITH_NAMESPACES {
+        let bench = Bench::new(who);
+        let (base, upper) = (bench.base(), bench.tree("upper"));
+        let (ours, theirs) = terminal();
+        let mut builder = bench.run(&[&base], &upper).args(&["--terminal", "--", "/bin/sh", "-i"]);
+        let end = || Stdio::from(theirs.try_clone().unwrap());
+        let mut child = builder.command.stdin(end()).stdout(end()).stderr(end()).spawn().unwrap();
+        // The builder has the only other copies.
+        drop((builder, theirs));
+        let mut shown = Screen { ours: fs::File::from(ours.try_clone().unwrap()), text: String::new() };
+        let press = |keys: &str| assert_eq!(rustix::io::write(&ours, keys.as_bytes()), Ok(keys.len()));
+        press("echo up-$((40 + 2)); sleep 600\r");
+        shown.wait_for("up-42");
+        std::thread::sleep(Duration::from_millis(300));
+        press("\u{3}");
+        press("stty size; tty </dev/tty >/dev/null; echo alive-$((40 + 2)) > /left; cat /left; exit 7\r");
+        shown.wait_for("alive-42");
+        assert!(shown.text.contains("24 99"), "{who:?}: {}", shown.text);
+        assert!(!shown.text.contains("job control"), "{who:?}: {}", shown.text);
+        assert_eq!(child.wait().unwrap().code(), Some(7), "{who:?}: {}", shown.text);
+        assert!(bench.dump(&upper).contains("/left 0:0 0644"), "{who:?}");
+    }
+}
+
+/// A terminal of 24 lines and 99 columns: our side and theirs.
+fn terminal() -> (OwnedFd, OwnedFd) {
+    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+    let ours = rustix::pty::openpt(flags).unwrap();
+    rustix::pty::grantpt(&ours).unwrap();
+    rustix::pty::unlockpt(&ours).unwrap();
+    let theirs = rustix::pty::ioctl_tiocgptpeer(&ours, flags).unwrap();
+    let size = rustix::termios::Winsize { ws_row: 24, ws_col: 99, ws_xpixel: 0, ws_ypixel: 0 };
+    rustix::termios::tcsetwinsize(&ours, size).unwrap();
+    (ours, theirs)
+}
+
+/// What a terminal shows.
+struct Screen {
+    ours: fs::File,
+    text: String,
+}
+
+impl Screen {
+    #[track_caller]
+    fn wait_for(&mut self, text: &str) {
+        let started = Instant::now();
+        let mut buffer = [0; 4096];
+        while !self.text.contains(text) {
+            assert!(started.elapsed() < Duration::from_secs(30), "no `{text}` in {}", self.text);
+            let length = self.ours.read(&mut buffer).unwrap_or_else(|error| panic!("{error}: {}", self.text));
+            self.text.push_str(&String::from_utf8_lossy(&buffer[..length]));
+        }
+    }
 }

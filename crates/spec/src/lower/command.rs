@@ -5,10 +5,14 @@ use std::time::Duration;
 use super::Lowering;
 use crate::diagnostic::{Diagnostic, quoted};
 use crate::model::{Command, CommandLine, Healthcheck, Mount, MountKind, Network};
-use crate::source::Located;
+use crate::source::{Located, Span};
+use crate::value::ImagePath;
 use crate::written::{
     CommandForm, DetailedCommand, HealthcheckFile, HealthcheckForm, MountItem, MountType, NetworkName, RunList, Written,
 };
+
+/// Where secrets are that have no target.
+const SECRETS: &str = "/run/secrets";
 
 impl Lowering<'_> {
     pub(super) fn commands(&mut self, directory: &str, written: Option<&RunList>) -> Vec<Command> {
@@ -56,7 +60,7 @@ impl Lowering<'_> {
     fn mount(&mut self, directory: &str, written: &Written<MountItem>) -> Option<Mount> {
         let span = self.span(written);
         let item = &written.value;
-        let target = self.checked(&item.target);
+        let target = self.target(item, &span);
         self.check_mount_options(item);
         let kind = match (item.kind, &item.id, &item.source) {
             (MountType::Cache, id, _) => MountKind::Cache(id.as_ref().map(|id| self.text(id))),
@@ -73,6 +77,28 @@ impl Lowering<'_> {
             }
         };
         Some(Mount { kind, target: target?, span })
+    }
+
+    /// Where a mount appears; a secret may leave it out.
+    fn target(&mut self, item: &MountItem, span: &Span) -> Option<Located<ImagePath>> {
+        match (&item.target, &item.id) {
+            (Some(target), _) => self.checked(target),
+            (None, Some(id)) if item.kind == MountType::Secret => {
+                let id = self.text(id);
+                let path = (!id.contains('/')).then(|| format!("{SECRETS}/{}", id.value).parse().ok()).flatten();
+                if path.is_none() {
+                    let diagnostic = Diagnostic::new(id.span.clone(), format!("{} is not a file name", quoted(&id)));
+                    self.report(diagnostic.label("expected a name, or a `target:` beside it"));
+                }
+                Some(Located::new(path?, id.span))
+            }
+            // That a secret has no name is said elsewhere.
+            (None, None) if item.kind == MountType::Secret => None,
+            (None, _) => {
+                self.report(Diagnostic::new(span.clone(), "this mount has no target").label("expected `target:`"));
+                None
+            }
+        }
     }
 
     fn check_mount_options(&mut self, item: &MountItem) {

@@ -229,9 +229,9 @@ pub struct MountItem {
     /// What kind of mount it is.
     #[serde(rename = "type")]
     pub kind: MountType,
-    /// Where it appears in the image.
-    pub target: Written<String>,
-    /// The name of a cache or a secret.
+    /// Where it appears in the image. A secret without one is below `/run/secrets`, by its name.
+    pub target: Option<Written<String>>,
+    /// The name of a cache or a secret. A cache without one is known by its target.
     pub id: Option<Written<String>>,
     /// What a `bind` shows, relative to the image's directory.
     pub source: Option<Written<String>>,
