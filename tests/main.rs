@@ -11,5 +11,6 @@ mod architecture;
 mod build;
 mod family;
 mod images;
+mod parity;
 mod support;
 mod whole_family;
