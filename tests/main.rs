@@ -13,6 +13,7 @@ mod doctor;
 mod family;
 mod images;
 mod logins;
+mod parity;
 mod sandboxes;
 mod support;
 mod whole_family;

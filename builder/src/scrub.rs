@@ -28,8 +28,10 @@ const DROPPED: &[&str] = &[
     "var/lib/dpkg/statoverride-old",
     "var/lib/dpkg/status-old",
     "var/lib/dpkg/triggers/Lock",
-    // Caches that remember times and inodes.
+    "var/lib/sgml-base/supercatalog.old",
+    // Caches that remember times and inodes. The second is postfix's of /etc/aliases, and `newaliases` makes it.
     "var/cache/ldconfig/aux-cache",
+    "etc/aliases.db",
     // The identity of a machine, and its secrets: whoever starts a container makes its own.
     "etc/bind/rndc.key",
     "etc/hostid",
@@ -68,6 +70,8 @@ mod tests {
             ("etc/machine-id", false, false),
             ("etc/ssh/ssh_host_rsa_key", false, false),
             ("etc/passwd-", false, false),
+            ("etc/aliases", false, true),
+            ("etc/aliases.db", false, false),
             ("etc/passwd", false, true),
             ("var/lib/rabbitmq", true, true),
             ("var/lib/apt/lists/lock", false, false),

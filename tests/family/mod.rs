@@ -17,7 +17,6 @@ use crate::support::program::{self, Finished, drystone, opencontrail, run, share
 
 mod containers;
 mod owners;
-mod parity;
 mod registries;
 mod tools;
 mod up;
@@ -133,15 +132,11 @@ pub fn must_be_free(ports: &[u16]) {
 /// A path with its type, mode, owner and content, as Python's own `tarfile` sees it.
 pub type Tree = BTreeMap<String, Value>;
 
-/// The tree that an image's layers make.
+/// The tree that an image's layers make; `tree.py` says what it checks.
 pub fn tree(layout: &Path, image: &str) -> Tree {
     let layout = layout.to_str().unwrap();
-    serde_json::from_str(&python(&["image", layout, &reference(image)])).unwrap()
-}
-
-/// Runs `tree.py`, which says what it takes and checks.
-pub fn python(arguments: &[&str]) -> String {
-    tool("python3", ["-c", include_str!("tree.py")].iter().chain(arguments))
+    let tree = tool("python3", ["-c", include_str!("tree.py"), layout, &reference(image)]);
+    serde_json::from_str(&tree).unwrap()
 }
 
 /// Copies what was downloaded from the shared cache into another one, so that nothing is downloaded twice.

@@ -1,7 +1,6 @@
 """Reads images with Python's own gzip, tarfile and hashlib, which share no code with what wrote them.
 
-    tree.py image LAYOUT REFERENCE   the tree that an image's layers make, one upon the other
-    tree.py tar FILE                 the tree of one archive
+    tree.py LAYOUT REFERENCE   the tree that an image's layers make, one upon the other
 
 Prints a JSON object: each path with its type, mode, owner by number and by the image's own names, size, link target and
 the digest of its content. Fails if
@@ -133,13 +132,5 @@ def image(layout, reference):
     return tree
 
 
-def archive(path):
-    tree = {}
-    with tarfile.open(path) as opened:
-        apply(tree, opened)
-    return tree
-
-
 if __name__ == "__main__":
-    read = {"image": image, "tar": archive}[sys.argv[1]]
-    json.dump(name_owners(read(*sys.argv[2:])), sys.stdout)
+    json.dump(name_owners(image(*sys.argv[1:])), sys.stdout)

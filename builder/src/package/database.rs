@@ -83,10 +83,8 @@ impl Database<'_> {
             self.put(&format!("triggers/{trigger}"), &text)?;
         }
         self.put("info/format", INFO_FORMAT)?;
-        for (name, text) in [("available", ""), ("diversions", ""), ("statoverride", "")] {
-            if self.read(name)?.is_none() {
-                self.put(name, text)?;
-            }
+        if self.read("diversions")?.is_none() {
+            self.put("diversions", "")?;
         }
         self.forget_replaced(packages, &status)?;
         Ok(names)
@@ -105,7 +103,7 @@ impl Database<'_> {
     }
 
     /// Whether there was no dpkg before.
-    fn is_new(&self) -> Result<bool, BuildError> {
+    pub fn is_new(&self) -> Result<bool, BuildError> {
         Ok(self.before.lookup(&path(DPKG)?)?.is_none())
     }
 

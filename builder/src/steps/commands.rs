@@ -220,7 +220,7 @@ pub fn key(command: &Command, mounts: &Mounts<'_>) -> Digest {
     let user = command.user.as_ref().map(|user| user.to_string()).unwrap_or_default();
     let workdir = command.workdir.as_ref().map(|path| path.as_str().to_owned()).unwrap_or_default();
     let env: Vec<String> = command.env.iter().map(|entry| format!("{}={}", entry.key, entry.value)).collect();
-    let hasher = FramedHasher::new("command 2")
+    let hasher = FramedHasher::new("command 3")
         // Two forms of the same command are two entries of the history.
         .field("described", describe(command))
         .list("arguments", command.line.arguments())

@@ -1,5 +1,6 @@
-//! The step that runs maintainer scripts over packages that were laid: every `preinst`, then `dpkg --configure`, with
-//! the image's own programs. An image without dpkg takes packages without scripts, and runs nothing.
+//! The step that runs maintainer scripts over packages that were laid: every `preinst`, after what it has to find
+//! configured, then `dpkg --configure`, with the image's own programs. An image without dpkg takes packages without
+//! scripts, and runs nothing.
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
@@ -7,6 +8,8 @@ use std::fs;
 use std::io;
 
 use debian::deb822::single_stanza;
+use debian::package::Package;
+use debian::{PackageId, Universe};
 use layer::entry::ImagePath;
 use layer::record::TreeDir;
 use layer::view::View;
@@ -21,8 +24,10 @@ use crate::plan::LockedPackage;
 use crate::steps::commands::{Invocation, Runner};
 
 /// Counts versions of what this module does; part of the step's key.
-pub const VERSION: &str = "configure 2";
+pub const VERSION: &str = "configure 3";
 
+/// How dpkg is called: the sandbox does not wait for the disk anyway.
+const DPKG_RUN: &str = "dpkg --force-unsafe-io";
 /// Printed before the name of the package whose `preinst` failed.
 const PREINST_FAILED: &str = "drystone: preinst failed: ";
 /// What dpkg prints before the name of a package that it could not configure.
@@ -44,6 +49,8 @@ pub fn run(
     let root = upper.root();
     let database = Database { before: View::new(before), laid: View::new(laid), root: &root };
     let names = database.write(&unpacked)?;
+    // A new system configures nothing before all of it is there, as debootstrap does.
+    let early = if database.is_new()? { Vec::new() } else { configured_before(&unpacked)? };
     let invocation = Invocation {
         image,
         what: "the packages' scripts",
@@ -53,7 +60,7 @@ pub fn run(
         user: User::default(),
         network: Network::None,
         mounts: Vec::new(),
-        stdin: Stdin::Data(script(&unpacked, &names).into_bytes()),
+        stdin: Stdin::Data(script(&unpacked, &names, &early).into_bytes()),
     };
     runner.run(invocation, laid, upper).map_err(name_the_package)?;
     database.clean(upper)?;
@@ -127,11 +134,31 @@ fn environment(epoch: i64) -> Vec<(OsString, OsString)> {
     variables.map(|(name, value)| (name.into(), value.into())).to_vec()
 }
 
+/// For each package, by their places, those that dpkg configures before it unpacks that package.
+fn configured_before(packages: &[Unpacked<'_>]) -> Result<Vec<Vec<usize>>, BuildError> {
+    let mut index = Vec::with_capacity(packages.len());
+    for Unpacked { package, segment } in packages {
+        let stanza = single_stanza(&segment.record.control)
+            .map_err(|error| BuildError::Package { package: package.label(), source: error.into() })?;
+        index.push(Package::from_stanza(&stanza)?);
+    }
+    let architectures = packages.iter().map(|unpacked| unpacked.package.architecture.as_str());
+    let architecture = architectures.into_iter().find(|architecture| *architecture != "all").unwrap_or("all");
+    let universe = Universe::new(architecture, vec![index])?;
+    // One version of each, and in the order in which they were given.
+    let order: Vec<PackageId> = universe.packages().map(|(id, _)| id).collect();
+    debug_assert_eq!(order.len(), packages.len());
+    Ok(debian::order::configured_before(&universe, &order)?)
+}
+
 /// The driver, read by the image's shell from standard input. Names and versions are checked where they are parsed and
 /// hold nothing that a shell would act upon; they are quoted all the same.
 ///
+/// What a package pre-depends on is configured before its `preinst`, so that accounts get their numbers in the order in
+/// which apt would have made them; triggers wait for the end, as they do for apt.
+///
 /// While a `preinst` runs, dpkg has the package's control file in `tmp.ci`, where debconf reads whose questions it asks.
-fn script(packages: &[Unpacked<'_>], names: &[String]) -> String {
+fn script(packages: &[Unpacked<'_>], names: &[String], early: &[Vec<usize>]) -> String {
     let mut script = String::from(
         "umask 022\n\
          export DPKG_ADMINDIR=/var/lib/dpkg DPKG_ROOT= DPKG_MAINTSCRIPT_DEBUG=0\n\
@@ -143,15 +170,22 @@ fn script(packages: &[Unpacked<'_>], names: &[String]) -> String {
          \tDPKG_MAINTSCRIPT_PACKAGE_REFCOUNT=1 \"/var/lib/dpkg/info/$3.preinst\" install </dev/null && return\n",
     );
     let _ = writeln!(script, "\tcode=$?\n\techo \"{PREINST_FAILED}$1\"\n\texit $code\n}}");
+    let _ = writeln!(script, "early() {{\n\t{DPKG_RUN} --no-triggers --configure \"$@\" </dev/null || exit\n}}");
     // base-passwd's script makes /etc/passwd, which others need.
-    let mut order: Vec<usize> = (0..packages.len()).filter(|place| packages[*place].segment.record.preinst).collect();
+    let mut order: Vec<usize> = (0..packages.len()).collect();
     order.sort_by_key(|place| packages[*place].package.name != "base-passwd");
     for place in order {
-        let package = packages[place].package;
-        let _ = writeln!(script, "preinst '{}' '{}' '{}'", package.name, native(packages[place].segment), names[place]);
+        let Unpacked { package, segment } = packages[place];
+        if let Some(demanded) = early.get(place).filter(|demanded| !demanded.is_empty()) {
+            let named: Vec<String> = demanded.iter().map(|place| format!("'{}'", names[*place])).collect();
+            let _ = writeln!(script, "early {}", named.join(" "));
+        }
+        if segment.record.preinst {
+            let _ = writeln!(script, "preinst '{}' '{}' '{}'", package.name, native(segment), names[place]);
+        }
     }
     script.push_str("rm -rf /var/lib/dpkg/tmp.ci\n");
-    script.push_str("exec dpkg --force-unsafe-io --configure --pending </dev/null\n");
+    let _ = writeln!(script, "exec {DPKG_RUN} --configure --pending </dev/null");
     script
 }
 

@@ -14,7 +14,7 @@ pub mod solver;
 pub mod version;
 
 pub use deb::{ControlArchive, ControlFile, DataReader, DebError, DebReader};
-pub use order::unpack_order;
+pub use order::{configured_before, unpack_order};
 pub use package::{Download, IndexError, MultiArch, Package, Priority, RelationField, parse_index};
 pub use relation::{Alternatives, Comparison, Constraint, Provided, Relation, RelationError};
 pub use release::{Release, ReleaseError, ReleaseFile};

@@ -1,6 +1,6 @@
 //! The order in which packages are unpacked and their scripts run: what is needed comes before what needs it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use crate::package::{IndexError, RelationField};
 use crate::solver::{PackageId, Universe};
@@ -19,6 +19,30 @@ pub fn unpack_order(universe: &Universe, packages: &[PackageId]) -> Result<Vec<P
         order.extend(within(&component, &strict).into_iter().map(|node| nodes[node]));
     }
     Ok(order)
+}
+
+/// For each package of an order, by their places in it, those that have to be configured before it is unpacked: what it
+/// pre-depends on, and what that needs, without those that an earlier package demanded already. What is needed in a
+/// circle through the package itself, or comes after it, cannot be configured before it: then nothing is demanded.
+pub fn configured_before(universe: &Universe, order: &[PackageId]) -> Result<Vec<Vec<usize>>, IndexError> {
+    let all = edges(universe, order, &[RelationField::PreDepends, RelationField::Depends])?;
+    let strict = edges(universe, order, &[RelationField::PreDepends])?;
+    let mut configured: BTreeSet<usize> = BTreeSet::new();
+    let demand = |(place, demanded): (usize, &Vec<usize>)| {
+        let mut needed = BTreeSet::new();
+        let mut waiting = demanded.clone();
+        while let Some(next) = waiting.pop() {
+            if !configured.contains(&next) && needed.insert(next) {
+                waiting.extend(&all[next]);
+            }
+        }
+        if needed.last().is_some_and(|last| *last >= place) {
+            return Vec::new();
+        }
+        configured.extend(&needed);
+        needed.into_iter().collect()
+    };
+    Ok(strict.iter().enumerate().map(demand).collect())
 }
 
 /// For each node, the nodes it needs, in the order of its fields.
@@ -135,7 +159,7 @@ mod tests {
     use super::*;
     use crate::package::parse_index;
 
-    fn order(stanzas: &[(&str, &str)]) -> Vec<String> {
+    fn universe(stanzas: &[(&str, &str)]) -> Universe {
         let text: String = stanzas
             .iter()
             .map(|(name, fields)| {
@@ -145,7 +169,11 @@ mod tests {
             })
             .collect();
         let text = text.replace("\n\n\n", "\n\n");
-        let universe = Universe::new("amd64", vec![parse_index(&text).unwrap()]).unwrap();
+        Universe::new("amd64", vec![parse_index(&text).unwrap()]).unwrap()
+    }
+
+    fn order(stanzas: &[(&str, &str)]) -> Vec<String> {
+        let universe = universe(stanzas);
         let mut ids: Vec<_> = universe.packages().map(|(id, _)| id).collect();
         let first = unpack_order(&universe, &ids).unwrap();
         ids.reverse();
@@ -171,6 +199,31 @@ mod tests {
         assert_eq!(order(&[("b", "Depends: a"), ("a", "Depends: b")]), ["a", "b"]);
         assert_eq!(order(&[("a", "Pre-Depends: b"), ("b", "Depends: a")]), ["b", "a"]);
         assert_eq!(order(&[("z", "Depends: a"), ("b", "Depends: a"), ("a", "Depends: b")]), ["a", "b", "z"]);
+    }
+
+    #[test]
+    fn what_a_package_pre_depends_on_is_configured_before_it_with_what_that_needs() {
+        let cases: [(&[(&str, &str)], &str); 5] = [
+            (&[("lib", ""), ("tool", "Depends: lib"), ("other", "Depends: tool")], ""),
+            (&[("lib", ""), ("tool", "Depends: lib"), ("other", "Pre-Depends: tool")], "other: lib tool"),
+            (&[("lib", ""), ("x", "Pre-Depends: lib"), ("y", "Pre-Depends: lib, x")], "x: lib; y: x"),
+            // Neither can be configured before the other is unpacked.
+            (&[("a", "Pre-Depends: b"), ("b", "Depends: a")], ""),
+            (&[("b", "Provides: virtual"), ("c", "Pre-Depends: virtual | nothing")], "c: b"),
+        ];
+        for (stanzas, expected) in cases {
+            let universe = universe(stanzas);
+            let ids: Vec<_> = universe.packages().map(|(id, _)| id).collect();
+            let order = unpack_order(&universe, &ids).unwrap();
+            let name = |place: usize| universe.package(order[place]).name();
+            let demands = configured_before(&universe, &order).unwrap();
+            let lines =
+                demands.iter().enumerate().filter(|(_, demanded)| !demanded.is_empty()).map(|(place, demanded)| {
+                    let names: Vec<_> = demanded.iter().map(|place| name(*place)).collect();
+                    format!("{}: {}", name(place), names.join(" "))
+                });
+            assert_eq!(lines.collect::<Vec<_>>().join("; "), expected);
+        }
     }
 
     #[test]
