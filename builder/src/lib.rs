@@ -25,5 +25,6 @@ pub mod load;
 pub mod package;
 pub mod plan;
 pub mod push;
+pub mod python;
 pub mod scrub;
 pub mod steps;
