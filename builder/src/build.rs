@@ -26,8 +26,10 @@ use crate::graph::{self, Outcome};
 use crate::image::{Layer, configuration, documents};
 use crate::layers::LayerWriter;
 use crate::plan::{LockedPackage, Plan, PlannedImage};
+use crate::python::Compiling;
+use crate::steps::bytecode::Compiler;
 use crate::steps::commands::{self, Runner, lay_changes};
-use crate::steps::configure;
+use crate::steps::configure::{self, Waiting};
 use crate::steps::files::{Files, Inputs};
 use crate::steps::packages::{Places, Workshop, lay};
 
@@ -220,7 +222,10 @@ impl Builder<'_> {
         }
         for (place, step) in image.steps.iter().enumerate() {
             match step {
-                Step::Packages(_) => self.packages(name, &planned.packages[&place], &mut state, &mut reports)?,
+                Step::Packages(_) => {
+                    let step = (planned.packages[&place].as_slice(), &planned.compiling[&place]);
+                    self.packages(name, step, &mut state, &mut reports)?;
+                }
                 Step::Files(entries) => {
                     let inputs = Inputs { family: &self.options.family, fetcher: self.fetcher, cache: self.cache };
                     self.files(name, &Files::read(entries, &inputs)?, &mut state, &mut reports)?;
@@ -283,7 +288,7 @@ impl Builder<'_> {
     fn packages(
         &self,
         image: &ImageName,
-        packages: &[LockedPackage],
+        (packages, compiling): (&[LockedPackage], &Compiling),
         state: &mut State,
         reports: &mut Vec<StepReport>,
     ) -> Result<(), BuildError> {
@@ -300,7 +305,7 @@ impl Builder<'_> {
             interrupt: self.interrupt,
         };
         let digests: Vec<&[u8; 32]> = packages.iter().map(|package| package.sha256.as_bytes()).collect();
-        let key = self.key("packages 3", state).list("debs", digests).finish();
+        let key = self.key("packages 4", state).list("debs", digests).field("compiling", compiling.key()).finish();
         let described = match packages.len() {
             1 => "1 package".to_owned(),
             count => format!("{count} packages"),
@@ -309,8 +314,13 @@ impl Builder<'_> {
         let made_by = format!("drystone: {described}");
         self.step(image, &name, state, reports, |state| {
             let below = self.trees(&state.layers)?;
+            let compiler = self.compiler(image, &workshop, compiling);
             let attempt = || {
-                let segments = workshop.segments(packages)?;
+                let mut segments = workshop.segments(packages)?;
+                if let Some(compiler) = &compiler {
+                    self.must_run(image, "maintainer scripts")?;
+                    compiler.compile(packages, &mut segments, &View::new(&below))?;
+                }
                 let newest = segments.iter().map(|segment| segment.record.date).max().unwrap_or(0);
                 let epoch = self.options.epoch.unwrap_or_else(|| state.epoch.max(newest));
                 let labels = packages.iter().map(LockedPackage::label).collect();
@@ -322,17 +332,41 @@ impl Builder<'_> {
             };
             match attempt() {
                 // What the disk damaged can be made again.
-                Err(BuildError::Io(_)) if workshop.discard_damaged(packages)? => attempt(),
+                Err(BuildError::Io(_)) if self.discard_damaged(packages, &workshop, &compiler, &below)? => attempt(),
                 other => other,
             }
         })?;
-        self.configure(image, packages, &workshop, state, reports)
+        self.configure(image, (packages, compiling), &workshop, state, reports)
+    }
+
+    /// What compiles the modules of an image's packages, if that is done apart from the image.
+    fn compiler<'b>(
+        &'b self,
+        image: &'b ImageName,
+        workshop: &'b Workshop<'b>,
+        compiling: &'b Compiling,
+    ) -> Option<Compiler<'b>> {
+        let Compiling::Once(interpreter) = compiling else { return None };
+        Some(Compiler { workshop, runner: self.runner(), owners: self.sandbox.owners(), image, interpreter })
+    }
+
+    /// Removes what the disk damaged of the packages' segments and bytecode. Returns whether there was any.
+    fn discard_damaged(
+        &self,
+        packages: &[LockedPackage],
+        workshop: &Workshop<'_>,
+        compiler: &Option<Compiler<'_>>,
+        below: &[TreeDir],
+    ) -> Result<bool, BuildError> {
+        let damaged = workshop.discard_damaged(packages)?;
+        let Some(compiler) = compiler else { return Ok(damaged) };
+        Ok(compiler.discard_damaged(packages, &workshop.segments(packages)?, &View::new(below))? || damaged)
     }
 
     fn configure(
         &self,
         image: &ImageName,
-        packages: &[LockedPackage],
+        (packages, compiling): (&[LockedPackage], &Compiling),
         workshop: &Workshop<'_>,
         state: &mut State,
         reports: &mut Vec<StepReport>,
@@ -340,16 +374,20 @@ impl Builder<'_> {
         let key = self.key(configure::VERSION, state).finish();
         let name = StepName { kind: "configure", described: "maintainer scripts", key };
         self.step(image, &name, state, reports, |state| {
-            let segments = workshop.segments(packages)?;
+            let mut segments = workshop.segments(packages)?;
             let laid = self.trees(&state.layers)?;
+            if let Some(compiler) = self.compiler(image, workshop, compiling) {
+                compiler.compile(packages, &mut segments, &View::new(&laid))?;
+            }
+            let waiting = Waiting { packages, segments: &segments, compiling };
             let layer = if configure::has_dpkg(&View::new(&laid))? {
                 self.must_run(image, "maintainer scripts")?;
                 self.changed(image, "drystone: maintainer scripts", key, &laid, state.epoch, |upper| {
-                    configure::run(&self.runner(), image, packages, &segments, &laid, upper, state.epoch)
+                    configure::run(&self.runner(), image, &waiting, &laid, upper, state.epoch)
                 })?
             } else {
                 self.changed(image, "drystone: package database", key, &laid, state.epoch, |upper| {
-                    configure::without_dpkg(image, packages, &segments, &laid, upper)
+                    configure::without_dpkg(image, &waiting, &laid, upper)
                 })?
             };
             Ok(StepRecord { layer, epoch: state.epoch })
