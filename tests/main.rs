@@ -9,6 +9,7 @@
 
 mod architecture;
 mod build;
+mod bytecode;
 mod doctor;
 mod family;
 mod images;

@@ -31,10 +31,12 @@ use crate::layers::LayerWriter;
 use crate::logs::Logs;
 use crate::pause::Pause;
 use crate::plan::{LockedPackage, Plan, PlannedImage};
+use crate::python::Compiling;
 use crate::secrets::{Redactor, Secrets};
 use crate::steps::accounts::{self, Wanted};
+use crate::steps::bytecode::Compiler;
 use crate::steps::commands::{self, LookAround, Runner, lay_changes};
-use crate::steps::configure;
+use crate::steps::configure::{self, Waiting};
 use crate::steps::files::{Files, Inputs};
 use crate::steps::mounts::{Mounts, Place};
 use crate::steps::packages::{Places, Workshop, lay};
@@ -170,6 +172,16 @@ struct StepName<'a> {
     key: Digest,
 }
 
+/// What a step of packages asks for.
+#[derive(Clone, Copy)]
+struct Asked<'a> {
+    packages: &'a [LockedPackage],
+    /// Who compiles their modules.
+    compiling: &'a Compiling,
+    /// Where the spec asks for them.
+    span: &'a Span,
+}
+
 impl Builder<'_> {
     /// Builds all images of a plan. `reference` gives the name of each.
     ///
@@ -255,7 +267,8 @@ impl Builder<'_> {
         for (place, step) in image.steps.iter().enumerate() {
             match step {
                 Step::Packages(_) => {
-                    let asked = (packages_span(image, step), planned.packages[&place].as_slice());
+                    let (packages, compiling) = (&planned.packages[&place], &planned.compiling[&place]);
+                    let asked = Asked { packages, compiling, span: packages_span(image, step) };
                     self.packages(name, asked, &mut state, &mut reports)?;
                 }
                 Step::Files(entries) => {
@@ -320,10 +333,11 @@ impl Builder<'_> {
     fn packages(
         &self,
         image: &ImageName,
-        (span, packages): (&Span, &[LockedPackage]),
+        asked: Asked<'_>,
         state: &mut State,
         reports: &mut Vec<StepReport>,
     ) -> Result<(), BuildError> {
+        let Asked { packages, compiling, .. } = asked;
         if packages.is_empty() {
             return Ok(());
         }
@@ -336,14 +350,19 @@ impl Builder<'_> {
             observer: self.observer,
             interrupt: self.interrupt,
         };
-        let key = self.packages_key(packages, state);
+        let key = self.packages_key(packages, compiling, state);
         let described = counted(packages);
         let name = StepName { kind: "packages", described: &described, key };
         let made_by = format!("drystone: {described}");
         self.step(image, &name, state, reports, |state| {
             let below = self.trees(&state.layers)?;
+            let compiler = self.compiler(image, &workshop, compiling);
             let attempt = || {
-                let segments = workshop.segments(packages)?;
+                let mut segments = workshop.segments(packages)?;
+                if let Some(compiler) = &compiler {
+                    self.must_run(|| scripts_cannot_run(image, packages, asked.span))?;
+                    compiler.compile(packages, &mut segments, &View::new(&below))?;
+                }
                 let newest = segments.iter().map(|segment| segment.record.date).max().unwrap_or(0);
                 let epoch = self.options.epoch.unwrap_or_else(|| state.epoch.max(newest));
                 let labels = packages.iter().map(LockedPackage::label).collect();
@@ -355,34 +374,63 @@ impl Builder<'_> {
             };
             match attempt() {
                 // What the disk damaged can be made again.
-                Err(BuildError::Io(_)) if workshop.discard_damaged(packages)? => attempt(),
+                Err(BuildError::Io(_)) if self.discard_damaged(packages, &workshop, &compiler, &below)? => attempt(),
                 other => other,
             }
         })?;
-        self.configure(image, (span, packages), &workshop, state, reports)
+        self.configure(image, asked, &workshop, state, reports)
+    }
+
+    /// What compiles the modules of an image's packages, if that is done apart from the image.
+    fn compiler<'b>(
+        &'b self,
+        image: &'b ImageName,
+        workshop: &'b Workshop<'b>,
+        compiling: &'b Compiling,
+    ) -> Option<Compiler<'b>> {
+        let Compiling::Once(interpreter) = compiling else { return None };
+        Some(Compiler { workshop, runner: self.runner(), owners: self.sandbox.owners(), image, interpreter })
+    }
+
+    /// Removes what the disk damaged of the packages' segments and bytecode. Returns whether there was any.
+    fn discard_damaged(
+        &self,
+        packages: &[LockedPackage],
+        workshop: &Workshop<'_>,
+        compiler: &Option<Compiler<'_>>,
+        below: &[TreeDir],
+    ) -> Result<bool, BuildError> {
+        let damaged = workshop.discard_damaged(packages)?;
+        let Some(compiler) = compiler else { return Ok(damaged) };
+        Ok(compiler.discard_damaged(packages, &workshop.segments(packages)?, &View::new(below))? || damaged)
     }
 
     fn configure(
         &self,
         image: &ImageName,
-        (span, packages): (&Span, &[LockedPackage]),
+        asked: Asked<'_>,
         workshop: &Workshop<'_>,
         state: &mut State,
         reports: &mut Vec<StepReport>,
     ) -> Result<(), BuildError> {
+        let Asked { packages, compiling, span } = asked;
         let key = self.configure_key(state);
         let name = StepName { kind: "configure", described: "maintainer scripts", key };
         self.step(image, &name, state, reports, |state| {
-            let segments = workshop.segments(packages)?;
+            let mut segments = workshop.segments(packages)?;
             let laid = self.trees(&state.layers)?;
+            if let Some(compiler) = self.compiler(image, workshop, compiling) {
+                compiler.compile(packages, &mut segments, &View::new(&laid))?;
+            }
+            let waiting = Waiting { packages, segments: &segments, compiling };
             let layer = if configure::has_dpkg(&View::new(&laid))? {
                 self.must_run(|| scripts_cannot_run(image, packages, span))?;
                 self.changed(image, "drystone: maintainer scripts", key, &laid, state.epoch, |upper| {
-                    configure::run(&self.runner(), image, packages, &segments, &laid, upper, state.epoch)
+                    configure::run(&self.runner(), image, &waiting, &laid, upper, state.epoch)
                 })?
             } else {
                 self.changed(image, "drystone: package database", key, &laid, state.epoch, |upper| {
-                    configure::without_dpkg(image, packages, &segments, &laid, upper)
+                    configure::without_dpkg(image, &waiting, &laid, upper)
                 })?
             };
             Ok(StepRecord { layer, epoch: state.epoch })
@@ -497,9 +545,9 @@ impl Builder<'_> {
         self.sandbox.may_run().map_err(|why| BuildError::CannotRun { steps: step().into(), why })
     }
 
-    fn packages_key(&self, packages: &[LockedPackage], state: &State) -> Digest {
+    fn packages_key(&self, packages: &[LockedPackage], compiling: &Compiling, state: &State) -> Digest {
         let digests: Vec<&[u8; 32]> = packages.iter().map(|package| package.sha256.as_bytes()).collect();
-        self.key("packages 3", state).list("debs", digests).finish()
+        self.key("packages 4", state).list("debs", digests).field("compiling", compiling.key()).finish()
     }
 
     fn configure_key(&self, state: &State) -> Digest {

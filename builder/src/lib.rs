@@ -31,6 +31,7 @@ pub mod package;
 pub mod pause;
 pub mod plan;
 pub mod push;
+pub mod python;
 pub mod scrub;
 pub mod secrets;
 pub mod steps;

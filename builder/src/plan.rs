@@ -16,6 +16,7 @@ use crate::apt::archive::{Archives, Offer};
 use crate::entrypoint::refuse_unexecutable;
 use crate::error::BuildError;
 use crate::fetch::STAND_IN;
+use crate::python::{Compiling, Interpreter};
 use crate::steps::mounts;
 
 /// The priority of a source that says nothing, as for apt.
@@ -45,6 +46,9 @@ impl LockedPackage {
     }
 }
 
+/// Something for each step of an image that installs packages, by the step's place in the spec.
+pub type ByStep<T> = BTreeMap<usize, T>;
+
 /// An image of a plan.
 #[derive(Debug)]
 pub struct PlannedImage<'a> {
@@ -53,7 +57,9 @@ pub struct PlannedImage<'a> {
     /// Its parent's place in the plan.
     pub parent: Option<usize>,
     /// New packages for each step that installs some, keyed by the step's place in the spec.
-    pub packages: BTreeMap<usize, Vec<LockedPackage>>,
+    pub packages: ByStep<Vec<LockedPackage>>,
+    /// What becomes of the Python modules in them, for each of these steps.
+    pub compiling: ByStep<Compiling>,
 }
 
 /// A family with every package named by digest; parents come before their children.
@@ -87,8 +93,9 @@ impl<'a> Plan<'a> {
                 Parent::Scratch | Parent::External(_) => None,
             };
             let mut present = parent.map(|parent| installed[parent].clone()).unwrap_or_default();
-            let packages = resolver.image(image, &mut present)?;
-            images.push(PlannedImage { image, parent, packages });
+            let ancestors = ancestors(&images, parent);
+            let (packages, compiling) = resolver.image(image, &mut present, ancestors)?;
+            images.push(PlannedImage { image, parent, packages, compiling });
             installed.push(present);
         }
         let unsigned = |source: &&AptSource| matches!(source.trust, Trust::Unsigned(_));
@@ -101,6 +108,12 @@ impl<'a> Plan<'a> {
         let stand_ins = family.sources.iter().filter(stands_in).map(|source| source.name.value.clone()).collect();
         Ok(Self { images, unsigned_sources, stand_ins })
     }
+}
+
+/// The packages of an image's parent and of all that is below, by digest.
+fn ancestors<'i>(images: &'i [PlannedImage<'_>], parent: Option<usize>) -> Vec<&'i LockedPackage> {
+    let chain = std::iter::successors(parent, |place| images[*place].parent);
+    chain.flat_map(|place| images[place].packages.values().flatten()).collect()
 }
 
 fn chosen_sources<'a>(images: &[PlannedImage<'a>]) -> BTreeSet<&'a str> {
@@ -144,9 +157,6 @@ fn refuse_what_is_missing(image: &Image) -> Result<(), BuildError> {
     if let Some(pattern) = image.exclude.first() {
         return Err(BuildError::at(&pattern.span, format!("`exclude`: {later}"), ""));
     }
-    if !image.bytecode {
-        return Err(BuildError::at(&image.name.span, format!("`bytecode: false`: {later}"), ""));
-    }
     for step in &image.steps {
         refuse_step(step)?;
     }
@@ -175,22 +185,26 @@ struct Choice {
 }
 
 impl Resolver<'_> {
-    /// Resolves every step of an image; `present` are the packages it has so far.
+    /// Resolves every step of an image; `present` are the packages it has so far, and `ancestors` the same by digest.
     fn image(
         &mut self,
         image: &Image,
         present: &mut Vec<Package>,
-    ) -> Result<BTreeMap<usize, Vec<LockedPackage>>, BuildError> {
+        ancestors: Vec<&LockedPackage>,
+    ) -> Result<(ByStep<Vec<LockedPackage>>, ByStep<Compiling>), BuildError> {
         let family = self.family;
-        let mut locked = BTreeMap::new();
+        let (mut locked, mut compiling) = (ByStep::new(), ByStep::new());
         for (place, step) in image.steps.iter().enumerate() {
             let Step::Packages(requests) = step else { continue };
             let choice = self.choice(image, present, requests)?;
             let new = resolve(family, &choice.universe, image, requests, present)?;
             locked.insert(place, new.iter().map(|id| choice.lock(*id)).collect());
             present.extend(new.iter().map(|id| choice.universe.package(*id).clone()));
+            let known: Vec<&LockedPackage> = ancestors.iter().copied().chain(locked.values().flatten()).collect();
+            let interpreter = image.bytecode.then(|| Interpreter::among(present, &known));
+            compiling.insert(place, interpreter.map_or(Compiling::Never, Compiling::by));
         }
-        Ok(locked)
+        Ok((locked, compiling))
     }
 
     fn choice(

@@ -134,8 +134,12 @@ pub type Tree = BTreeMap<String, Value>;
 
 /// The tree that an image's layers make; `tree.py` says what it checks.
 pub fn tree(layout: &Path, image: &str) -> Tree {
-    let layout = layout.to_str().unwrap();
-    let tree = tool("python3", ["-c", include_str!("tree.py"), layout, &reference(image)]);
+    tree_of(layout, &reference(image))
+}
+
+/// The same of an image by its whole name.
+pub fn tree_of(layout: &Path, reference: &str) -> Tree {
+    let tree = tool("python3", ["-c", include_str!("tree.py"), layout.to_str().unwrap(), reference]);
     serde_json::from_str(&tree).unwrap()
 }
 

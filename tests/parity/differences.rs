@@ -62,7 +62,7 @@ impl Kind {
             "absent" => Self::Absent,
             "absent, but for directories" => Self::AbsentFile,
             "mode and owner" => Self::ModeAndOwner,
-            "days" | "order of lines" => Self::Content,
+            "days" | "order of lines" | "head" => Self::Content,
             other => panic!("the table of ARCHITECTURE.md says `{other}`, which this test does not know"),
         }
     }

@@ -87,7 +87,7 @@ impl Builder<'_> {
                         continue;
                     }
                     image.has_dpkg |= packages.iter().any(|package| package.name == DPKG);
-                    image.state.key = self.packages_key(packages, &image.state);
+                    image.state.key = self.packages_key(packages, &planned.compiling[&place], &image.state);
                     image.state.key = self.configure_key(&image.state);
                     if image.has_dpkg && !self.is_kept(image.state.key) {
                         return Err(must_run(scripts_cannot_run(name, packages, packages_span(spec, step))));

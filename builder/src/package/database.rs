@@ -15,6 +15,7 @@ use layer::record::TreeDir;
 use layer::view::View;
 
 use crate::error::BuildError;
+use crate::package::compiles::{Compile, without};
 use crate::package::segment::{Record, Segment};
 use crate::plan::LockedPackage;
 
@@ -90,16 +91,43 @@ impl Database<'_> {
         Ok(names)
     }
 
-    /// Takes away what the scripts needed and the image does not.
+    /// Takes the lines out of the packages' `postinst` scripts that compile what `is_taken_out` says, for as long as
+    /// the step lasts. `names` are those of [`Database::write`]. Returns the paths of the changed scripts.
+    pub fn take_out(
+        &self,
+        packages: &[Unpacked<'_>],
+        names: &[String],
+        is_taken_out: &dyn Fn(&Compile) -> bool,
+    ) -> Result<Vec<String>, BuildError> {
+        let mut changed = Vec::new();
+        for (Unpacked { segment, .. }, name) in packages.iter().zip(names) {
+            if !segment.record.compiles.iter().any(is_taken_out) {
+                continue;
+            }
+            let script = format!("{DATABASE}/info/{name}.postinst");
+            let text = self.laid.read(&path(&script)?, LARGEST_FILE)?.unwrap_or_default();
+            let Ok(text) = String::from_utf8(text) else { continue };
+            if let Some(text) = without(&text, is_taken_out) {
+                self.file(&script, 0o755, &text)?;
+                changed.push(script);
+            }
+        }
+        Ok(changed)
+    }
+
+    /// Takes away what the scripts needed and the image does not: the policy, and `changed`, which is what
+    /// [`Database::take_out`] returned.
     ///
     /// Whatever a script put in its place goes too, but nothing is followed or written: a link may lead out of the
-    /// tree. Where a package ships a policy of its own, that is seen again.
-    pub fn clean(&self, upper: &TreeDir) -> io::Result<()> {
-        let policy = ImagePath::parse(POLICY.0).expect("a constant path is valid");
-        match View::new(std::slice::from_ref(upper)).lookup(&policy)? {
-            Some(found) if !found.metadata.is_dir() => fs::remove_file(found.path),
-            _ => Ok(()),
+    /// tree. Where a package ships a policy of its own, that is seen again, and so are its scripts.
+    pub fn clean(&self, upper: &TreeDir, changed: &[String]) -> io::Result<()> {
+        let view = View::new(std::slice::from_ref(upper));
+        for file in changed.iter().map(String::as_str).chain([POLICY.0]) {
+            if let Some(found) = view.lookup(&path(file)?)?.filter(|found| !found.metadata.is_dir()) {
+                fs::remove_file(found.path)?;
+            }
         }
+        Ok(())
     }
 
     /// Whether there was no dpkg before.

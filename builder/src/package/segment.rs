@@ -23,13 +23,15 @@ use serde::{Deserialize, Serialize};
 use store::{Area, Cache};
 
 use crate::error::BuildError;
+use crate::package::bytecode::Bytecode;
+use crate::package::compiles::{Compile, compiles};
 use crate::plan::LockedPackage;
 
 /// The largest package taken, unpacked.
 const LARGEST_PACKAGE: u64 = 16 << 30;
 
 /// Counts versions of what this module makes; part of every key.
-const VERSION: &str = "segment 3";
+const VERSION: &str = "segment 4";
 
 /// Links of a merged `/usr`, as debootstrap makes them on amd64.
 ///
@@ -43,6 +45,8 @@ pub struct Segment {
     pub path: PathBuf,
     /// What is in it.
     pub record: Record,
+    /// The bytecode of its modules, if that was made apart from an image.
+    pub bytecode: Option<Bytecode>,
 }
 
 /// What is known of a package once it has been read.
@@ -68,6 +72,8 @@ pub struct Record {
     pub conffiles_text: String,
     /// Whether it has a `preinst`.
     pub preinst: bool,
+    /// The Python modules that its `postinst` compiles.
+    pub compiles: Vec<Compile>,
 }
 
 /// What the cache remembers of a segment.
@@ -119,7 +125,7 @@ impl Segment {
         let (path, digest, size) = writer.commit()?;
         let kept = Kept { digest, size, record };
         cache.put_json(Area::Segments, record_key, &kept)?;
-        Ok(Self { path, record: kept.record })
+        Ok(Self { path, record: kept.record, bytecode: None })
     }
 
     /// Removes the segments of a package that have other bytes than when they were made. Returns whether there were any.
@@ -161,7 +167,7 @@ impl Segment {
         };
         // A segment that was cut where one of its parts ends would be read without an error.
         let size = fs::metadata(&path)?.len();
-        Ok((size == kept.size).then_some(Self { path, record: kept.record }))
+        Ok((size == kept.size).then_some(Self { path, record: kept.record, bytecode: None }))
     }
 }
 
@@ -227,6 +233,7 @@ fn make<W: Write>(
         control: text("control"),
         triggers: text("triggers"),
         preinst: control.file("preinst").is_some(),
+        compiles: compiles(&text("postinst")),
         conffiles_text: conffiles.clone(),
     };
     let (writer, _) = maker.writer.into_inner().finish()?;

@@ -18,13 +18,16 @@ use spec::ImageName;
 
 use crate::error::BuildError;
 use crate::image::DEFAULT_PATH;
+use crate::package::compiles::Compile;
 use crate::package::database::{DPKG, Database, Unpacked};
 use crate::package::segment::Segment;
 use crate::plan::LockedPackage;
+use crate::python::Compiling;
+use crate::steps::bytecode;
 use crate::steps::commands::{Invocation, Runner};
 
 /// Counts versions of what this module does; part of the step's key.
-pub const VERSION: &str = "configure 3";
+pub const VERSION: &str = "configure 4";
 
 /// How dpkg is called: the sandbox does not wait for the disk anyway.
 const DPKG_RUN: &str = "dpkg --force-unsafe-io";
@@ -33,24 +36,52 @@ const PREINST_FAILED: &str = "drystone: preinst failed: ";
 /// What dpkg prints before the name of a package that it could not configure.
 const CONFIGURE_FAILED: &str = "dpkg: error processing package ";
 
-/// Runs the scripts of `packages`, which the last of `laid` holds, over the others; the changes are in `upper`.
+/// Packages whose scripts have not run.
+pub struct Waiting<'a> {
+    /// Them.
+    pub packages: &'a [LockedPackage],
+    /// Their segments.
+    pub segments: &'a [Segment],
+    /// What becomes of their Python modules.
+    pub compiling: &'a Compiling,
+}
+
+impl Waiting<'_> {
+    fn unpacked(&self) -> Vec<Unpacked<'_>> {
+        self.packages.iter().zip(self.segments).map(|(package, segment)| Unpacked { package, segment }).collect()
+    }
+
+    /// Whether a script need not, or must not, compile this.
+    fn is_taken_out(&self, compile: &Compile) -> bool {
+        match self.compiling {
+            Compiling::ByScripts => false,
+            Compiling::Never => true,
+            Compiling::Once(interpreter) => {
+                let mut pairs = self.packages.iter().zip(self.segments);
+                compile.is_for(&interpreter.version)
+                    && pairs.any(|(package, segment)| package.name == compile.package && segment.bytecode.is_some())
+            }
+        }
+    }
+}
+
+/// Runs the scripts of packages, which the last of `laid` holds, over the others; the changes are in `upper`.
 pub fn run(
     runner: &Runner<'_>,
     image: &ImageName,
-    packages: &[LockedPackage],
-    segments: &[Segment],
+    waiting: &Waiting<'_>,
     laid: &[TreeDir],
     upper: &TreeDir,
     epoch: i64,
 ) -> Result<(), BuildError> {
     let before = &laid[..laid.len() - 1];
-    let unpacked: Vec<Unpacked<'_>> =
-        packages.iter().zip(segments).map(|(package, segment)| Unpacked { package, segment }).collect();
+    let unpacked = waiting.unpacked();
     let root = upper.root();
     let database = Database { before: View::new(before), laid: View::new(laid), root: &root };
     let names = database.write(&unpacked)?;
     // A new system configures nothing before all of it is there, as debootstrap does.
     let early = if database.is_new()? { Vec::new() } else { configured_before(&unpacked)? };
+    let changed = database.take_out(&unpacked, &names, &|compile| waiting.is_taken_out(compile))?;
     let invocation = Invocation {
         image,
         what: "the packages' scripts",
@@ -63,7 +94,10 @@ pub fn run(
         stdin: Stdin::Data(script(&unpacked, &names, &early).into_bytes()),
     };
     runner.run(invocation, laid, upper).map_err(name_the_package)?;
-    database.clean(upper)?;
+    database.clean(upper, &changed)?;
+    if *waiting.compiling == Compiling::Never {
+        bytecode::remove(upper, laid)?;
+    }
     scrub_accounts(upper, epoch)?;
     Ok(())
 }
@@ -77,13 +111,11 @@ pub fn has_dpkg(laid: &View<'_>) -> io::Result<bool> {
 /// installed, and nothing runs; for one that has some, this fails and names it.
 pub fn without_dpkg(
     image: &ImageName,
-    packages: &[LockedPackage],
-    segments: &[Segment],
+    waiting: &Waiting<'_>,
     laid: &[TreeDir],
     upper: &TreeDir,
 ) -> Result<(), BuildError> {
-    let unpacked: Vec<Unpacked<'_>> =
-        packages.iter().zip(segments).map(|(package, segment)| Unpacked { package, segment }).collect();
+    let unpacked = waiting.unpacked();
     let root = upper.root();
     let (before, laid) = (View::new(&laid[..laid.len() - 1]), View::new(laid));
     for Unpacked { package, segment } in &unpacked {

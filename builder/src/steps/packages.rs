@@ -242,21 +242,30 @@ pub fn replaces(segment: &Segment, other: &LockedPackage) -> Result<bool, BuildE
 }
 
 /// Lays packages over the image that `below` shows: first the directories that it lacks, with the attributes of the
-/// first package that ships each, then every package's segment.
+/// first package that ships each, then every package's segment, and its bytecode.
 pub fn lay<W: Write + Send>(segments: &[Segment], below: &View<'_>, layer: &mut LayerWriter<W>) -> io::Result<()> {
     let entries = directories(segments, below)?;
     layer.entries(0, |writer| {
         let mut writer = EntryWriter::new(writer);
         entries.iter().try_for_each(|entry| writer.write_empty(entry))
     })?;
-    segments.iter().try_for_each(|segment| layer.segment(&segment.path, segment.record.unpacked_size))
+    for segment in segments {
+        layer.segment(&segment.path, segment.record.unpacked_size)?;
+        if let Some(bytecode) = &segment.bytecode {
+            layer.segment(&bytecode.path, bytecode.unpacked_size)?;
+        }
+    }
+    Ok(())
 }
 
 fn directories(segments: &[Segment], below: &View<'_>) -> io::Result<Vec<Entry>> {
     let date = segments.iter().map(|segment| segment.record.date).max().unwrap_or_default();
     let plain = |path: &str, mtime| Directory { path: path.to_owned(), mode: 0o755, uid: 0, gid: 0, mtime };
     let mut wanted: BTreeMap<&str, Directory> = BTreeMap::new();
-    for directory in segments.iter().flat_map(|segment| &segment.record.directories) {
+    let shipped = segments.iter().flat_map(|segment| &segment.record.directories);
+    let of_bytecode =
+        segments.iter().filter_map(|segment| segment.bytecode.as_ref()).flat_map(|made| &made.directories);
+    for directory in shipped.chain(of_bytecode) {
         wanted.entry(&directory.path).or_insert_with(|| directory.clone());
     }
     for path in ["var", "var/lib", "var/lib/dpkg", "var/lib/dpkg/info"] {

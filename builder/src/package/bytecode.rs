@@ -1,0 +1,274 @@
+//! The bytecode of one package's Python modules, as a piece of a layer that is kept beside the package's segment and
+//! laid with it.
+//!
+//! It is named by all that it depends on: the `.deb`, the modules that are compiled, and the `.deb` files of the
+//! interpreter. Nothing of an image is among them, so every image that has both gets the same bytes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io;
+use std::path::PathBuf;
+
+use content::{Digest, FramedHasher, VerifyingReader};
+use layer::compress::{BlockWriter, Compression};
+use layer::entry::{Entry, ImagePath, Kind, Metadata};
+use layer::record::{self, Attributes, Owners, Sidecar, TreeDir};
+use layer::view::View;
+use layer::write::EntryWriter;
+use serde::{Deserialize, Serialize};
+use store::{Area, Cache, CacheWriter};
+
+use crate::error::BuildError;
+use crate::package::segment::{Directory, Segment, merged};
+use crate::plan::LockedPackage;
+use crate::python::Interpreter;
+
+/// Counts versions of what is compiled and how; part of every key.
+const VERSION: &str = "bytecode 1";
+
+/// The compiled modules of a package, ready to be laid.
+#[derive(Clone, Debug)]
+pub struct Bytecode {
+    /// The compressed run of tar entries, without directories.
+    pub path: PathBuf,
+    /// Bytes of the files in it.
+    pub unpacked_size: u64,
+    /// The directories that they are in, sorted.
+    pub directories: Vec<Directory>,
+}
+
+/// What the cache knows of a package's bytecode.
+#[derive(Clone, Debug)]
+pub enum Known {
+    /// Here it is.
+    Made(Bytecode),
+    /// It cannot be made apart from an image: its script has to.
+    ByScript,
+    /// Nobody tried yet.
+    Nothing,
+}
+
+/// What the cache keeps.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Kept {
+    Made { digest: Digest, size: u64, unpacked_size: u64, directories: Vec<Directory> },
+    ByScript,
+}
+
+/// Modules of one package, to be compiled by one interpreter.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    /// The package's place among those of its step.
+    pub place: usize,
+    /// The modules' paths, as the package's list has them and in its order.
+    pub modules: Vec<String>,
+    key: Digest,
+    /// The package's date.
+    date: i64,
+}
+
+impl Wanted {
+    /// What the scripts of packages have compiled, package by package, when the interpreter is this one. Modules below
+    /// a path that begins with one of `excluded` are left to the scripts, with all of their package.
+    pub fn of(
+        packages: &[LockedPackage],
+        segments: &[Segment],
+        interpreter: &Interpreter,
+        compression: Compression,
+        excluded: &BTreeSet<String>,
+    ) -> Vec<Self> {
+        let compiles: BTreeSet<_> = segments.iter().flat_map(|segment| &segment.record.compiles).collect();
+        let interpreter_key = interpreter.key();
+        let mut wanted = Vec::new();
+        for (place, (package, segment)) in packages.iter().zip(segments).enumerate() {
+            let compiles: Vec<_> = compiles.iter().filter(|compile| compile.package == package.name).collect();
+            let is_taken = |path: &&String| compiles.iter().any(|compile| compile.takes(path, &interpreter.version));
+            let modules: Vec<String> = segment.record.list.iter().filter(is_taken).cloned().collect();
+            let is_excluded = |path: &String| excluded.iter().any(|start| path.starts_with(start));
+            if modules.is_empty() || modules.iter().any(is_excluded) {
+                continue;
+            }
+            let key = FramedHasher::new(VERSION)
+                .field("deb", package.sha256.as_bytes())
+                // Those that another package replaces are not in it.
+                .list("list", &segment.record.list)
+                .list("modules", &modules)
+                .field("interpreter", interpreter_key.as_bytes())
+                .field("encoder", compression.encoder())
+                .finish();
+            wanted.push(Self { place, modules, key, date: segment.record.date });
+        }
+        wanted
+    }
+
+    /// What the cache has of it.
+    pub fn known(&self, cache: &Cache) -> Result<Known, BuildError> {
+        let (directories, size, unpacked_size) = match cache.get_json(Area::Segments, self.record_key())? {
+            None => return Ok(Known::Nothing),
+            Some(Kept::ByScript) => return Ok(Known::ByScript),
+            Some(Kept::Made { directories, size, unpacked_size, .. }) => (directories, size, unpacked_size),
+        };
+        let Some(path) = cache.file(Area::Segments, self.key) else { return Ok(Known::Nothing) };
+        // One that was cut where one of its parts ends would be read without an error.
+        let is_whole = path.metadata()?.len() == size;
+        Ok(if is_whole { Known::Made(Bytecode { path, unpacked_size, directories }) } else { Known::Nothing })
+    }
+
+    /// Remembers that the package's script has to do it.
+    pub fn leave_to_script(&self, cache: &Cache) -> Result<(), BuildError> {
+        Ok(cache.put_json(Area::Segments, self.record_key(), &Kept::ByScript)?)
+    }
+
+    /// Keeps what the interpreter made of the modules in `upper`; if it did not make all, their script has to.
+    pub fn keep(
+        &self,
+        cache: &Cache,
+        compression: Compression,
+        interpreter: &Interpreter,
+        made: &Made<'_>,
+    ) -> Result<(), BuildError> {
+        let Some(files) = made.files(&self.modules, interpreter)? else { return self.leave_to_script(cache) };
+        let mut writer = EntryWriter::new(BlockWriter::new(cache.writer(Area::Segments, self.key)?, compression));
+        let mut directories = BTreeMap::new();
+        let mut unpacked_size = 0;
+        for (path, file) in &files {
+            if let Some(parent) = path.parent() {
+                directories.entry(parent.clone()).or_insert(made.directory(&parent, self.date)?);
+            }
+            let size = file.metadata()?.len();
+            let Attributes { mode, uid, gid, .. } = made.attributes(file)?;
+            let metadata = Metadata { mode, uid, gid, mtime: self.date, ..Metadata::default() };
+            let entry = Entry { path: path.clone(), kind: Kind::File { size }, metadata };
+            writer.write(&entry, &mut File::open(file)?)?;
+            unpacked_size += size;
+        }
+        let (writer, _): (CacheWriter<'_>, _) = writer.into_inner().finish()?;
+        let (_, digest, size) = writer.commit()?;
+        let directories = directories.into_values().collect();
+        let kept = Kept::Made { digest, size, unpacked_size, directories };
+        Ok(cache.put_json(Area::Segments, self.record_key(), &kept)?)
+    }
+
+    /// Removes what is kept if its bytes are others than when it was made. Returns whether they were.
+    pub fn discard_damaged(&self, cache: &Cache) -> Result<bool, BuildError> {
+        let Some(Kept::Made { digest, size, .. }) = cache.get_json(Area::Segments, self.record_key())? else {
+            return Ok(false);
+        };
+        let Some(path) = cache.file(Area::Segments, self.key) else { return Ok(false) };
+        if io::copy(&mut VerifyingReader::new(File::open(path)?, digest, size), &mut io::sink()).is_ok() {
+            return Ok(false);
+        }
+        cache.remove(Area::Segments, self.key)?;
+        Ok(true)
+    }
+
+    fn record_key(&self) -> Digest {
+        FramedHasher::new("bytecode record").field("bytecode", self.key.as_bytes()).finish()
+    }
+}
+
+/// The tree in which an interpreter left bytecode.
+pub struct Made<'a> {
+    tree: &'a TreeDir,
+    owners: Owners,
+    sidecar: Sidecar,
+}
+
+impl<'a> Made<'a> {
+    /// Reads `tree`, which keeps owners in this way.
+    pub fn new(tree: &'a TreeDir, owners: Owners) -> io::Result<Self> {
+        Ok(Self { tree, owners, sidecar: Sidecar::load(tree)? })
+    }
+
+    /// The bytecode of modules and where it is on this machine, sorted; nothing if that of one is missing.
+    fn files(&self, modules: &[String], interpreter: &Interpreter) -> io::Result<Option<BTreeMap<ImagePath, PathBuf>>> {
+        let view = View::new(std::slice::from_ref(self.tree));
+        let mut files = BTreeMap::new();
+        for module in modules {
+            let Some(path) = interpreter.bytecode_of(module) else { return Ok(None) };
+            let path = merged(&ImagePath::parse(path).map_err(invalid)?);
+            match view.lookup(&path)? {
+                Some(found) if found.metadata.is_file() => files.insert(path, found.path),
+                _ => return Ok(None),
+            };
+        }
+        Ok(Some(files))
+    }
+
+    fn directory(&self, path: &ImagePath, mtime: i64) -> io::Result<Directory> {
+        let Attributes { mode, uid, gid, .. } = self.attributes(&self.tree.root().join(path.as_path()))?;
+        let path = String::from_utf8(path.as_bytes().to_vec()).map_err(invalid)?;
+        Ok(Directory { path, mode, uid, gid, mtime })
+    }
+
+    fn attributes(&self, path: &std::path::Path) -> io::Result<Attributes> {
+        record::attributes(self.owners, path, &self.sidecar)
+    }
+}
+
+fn invalid(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
+}
+
+/// Where packages say which modules are not compiled by which versions of Python. See dh_python3(1), "bytecompile
+/// exceptions".
+pub const EXCLUSIONS: &str = "usr/share/python3/bcep";
+
+/// What one file of [`EXCLUSIONS`] says: the beginnings of paths below which there is something that this version does
+/// not compile. Lines are `TYPE|VERSIONS|PATH` or `TYPE|VERSIONS|DIRECTORY|PATTERN`.
+pub fn exclusions(text: &str, version: &str) -> BTreeSet<String> {
+    let lines = text.lines().filter(|line| !line.starts_with('#'));
+    let parts = lines.map(|line| line.split('|').collect::<Vec<_>>());
+    let meant = parts.filter(|parts| parts.get(1).is_some_and(|range| is_in_range(version, range)));
+    meant.filter_map(|parts| Some(parts.get(2)?.trim_end_matches('/').to_owned())).collect()
+}
+
+/// Whether a version is in a range as py3compile writes it: `3.2`, `3.2-`, `-3.7` or `3.2-3.7`, without the last. What
+/// is not understood counts as if it were.
+fn is_in_range(version: &str, range: &str) -> bool {
+    let number = |text: &str| {
+        let (major, minor) = text.split_once('.')?;
+        Some((major.parse::<u32>().ok()?, minor.parse::<u32>().ok()?))
+    };
+    let Some(version) = number(version) else { return true };
+    let Some((from, to)) = range.split_once('-') else {
+        return number(range).is_none_or(|only| only == version);
+    };
+    let after = from.is_empty() || number(from).is_none_or(|from| from <= version);
+    let before = to.is_empty() || number(to).is_none_or(|to| version < to);
+    after && before
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_of_versions_are_those_of_py3compile() {
+        let cases = [
+            ("-3.6", false),
+            ("-3.12", true),
+            ("3.11-", true),
+            ("3.12-", false),
+            ("3.2-3.11", false),
+            ("3.2-3.12", true),
+            ("3.11", true),
+            ("3.1", false),
+            ("-", true),
+            ("", true),
+            ("three", true),
+        ];
+        for (range, expected) in cases {
+            assert_eq!(is_in_range("3.11", range), expected, "{range}");
+        }
+    }
+
+    #[test]
+    fn only_exclusions_for_this_version_count() {
+        let text = "# what is not compiled\nre|-3.6|/usr/lib/python3/dist-packages/jinja2|.*/async.py\n\
+                    dir|3.0-|/usr/share/templates/\nfile|-|/usr/lib/python3/dist-packages/old.py\n";
+        let expected = ["/usr/lib/python3/dist-packages/old.py", "/usr/share/templates"];
+        assert_eq!(exclusions(text, "3.11").iter().map(String::as_str).collect::<Vec<_>>(), expected);
+    }
+}
