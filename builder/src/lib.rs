@@ -13,6 +13,7 @@
 pub mod accounts;
 pub mod apt;
 pub mod build;
+pub mod cut;
 pub mod entrypoint;
 pub mod error;
 pub mod events;
