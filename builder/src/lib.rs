@@ -20,6 +20,7 @@ pub mod events;
 pub mod fetch;
 pub mod graph;
 pub mod image;
+pub mod layering;
 pub mod layers;
 pub mod listing;
 pub mod load;

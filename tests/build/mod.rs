@@ -3,6 +3,7 @@
 mod accidents;
 mod archives;
 mod damage;
+mod layers;
 mod outcome;
 mod packages;
 mod registries;

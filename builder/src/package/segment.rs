@@ -39,6 +39,8 @@ pub const MERGED: [&str; 6] = ["bin", "lib", "lib32", "lib64", "libx32", "sbin"]
 /// A package's files, ready to be laid, and what is known of them.
 #[derive(Clone, Debug)]
 pub struct Segment {
+    /// Names the package, what is left out of it, and how it is compressed.
+    pub key: Digest,
     /// The compressed run of tar entries.
     pub path: PathBuf,
     /// What is in it.
@@ -119,7 +121,7 @@ impl Segment {
         let (path, digest, size) = writer.commit()?;
         let kept = Kept { digest, size, record };
         cache.put_json(Area::Segments, record_key, &kept)?;
-        Ok(Self { path, record: kept.record })
+        Ok(Self { key, path, record: kept.record })
     }
 
     /// Removes the segments of a package that have other bytes than when they were made. Returns whether there were any.
@@ -161,7 +163,7 @@ impl Segment {
         };
         // A segment that was cut where one of its parts ends would be read without an error.
         let size = fs::metadata(&path)?.len();
-        Ok((size == kept.size).then_some(Self { path, record: kept.record }))
+        Ok((size == kept.size).then_some(Self { key, path, record: kept.record }))
     }
 }
 

@@ -21,28 +21,28 @@ use crate::plan::LockedPackage;
 use crate::steps::commands::{Invocation, Runner};
 
 /// Counts versions of what this module does; part of the step's key.
-pub const VERSION: &str = "configure 2";
+pub const VERSION: &str = "configure 3";
 
 /// Printed before the name of the package whose `preinst` failed.
 const PREINST_FAILED: &str = "drystone: preinst failed: ";
 /// What dpkg prints before the name of a package that it could not configure.
 const CONFIGURE_FAILED: &str = "dpkg: error processing package ";
 
-/// Runs the scripts of `packages`, which the last of `laid` holds, over the others; the changes are in `upper`.
+/// Runs the scripts of `packages` over the trees `laid`, of which the first `before` were there before the packages; the
+/// changes are in `upper`.
 pub fn run(
     runner: &Runner<'_>,
     image: &ImageName,
     packages: &[LockedPackage],
     segments: &[Segment],
-    laid: &[TreeDir],
+    (laid, before): (&[TreeDir], usize),
     upper: &TreeDir,
     epoch: i64,
 ) -> Result<(), BuildError> {
-    let before = &laid[..laid.len() - 1];
     let unpacked: Vec<Unpacked<'_>> =
         packages.iter().zip(segments).map(|(package, segment)| Unpacked { package, segment }).collect();
     let root = upper.root();
-    let database = Database { before: View::new(before), laid: View::new(laid), root: &root };
+    let database = Database { before: &laid[..before], laid, root: &root };
     let names = database.write(&unpacked)?;
     let invocation = Invocation {
         image,
@@ -71,15 +71,14 @@ pub fn without_dpkg(
     image: &ImageName,
     packages: &[LockedPackage],
     segments: &[Segment],
-    laid: &[TreeDir],
+    (laid, before): (&[TreeDir], usize),
     upper: &TreeDir,
 ) -> Result<(), BuildError> {
     let unpacked: Vec<Unpacked<'_>> =
         packages.iter().zip(segments).map(|(package, segment)| Unpacked { package, segment }).collect();
     let root = upper.root();
-    let (before, laid) = (View::new(&laid[..laid.len() - 1]), View::new(laid));
     for Unpacked { package, segment } in &unpacked {
-        if let Some(script) = script_of(segment, &laid)? {
+        if let Some(script) = script_of(segment, &View::new(laid))? {
             let text = format!(
                 "{image}: the package {} has a {script} script, which needs dpkg and a shell, and the image has no dpkg: \
                  add the package `dpkg` to it or to its parent",
@@ -88,7 +87,7 @@ pub fn without_dpkg(
             return Err(BuildError::Io(io::Error::new(io::ErrorKind::Unsupported, text)));
         }
     }
-    Database { before, laid, root: &root }.write_installed(&unpacked)
+    Database { before: &laid[..before], laid, root: &root }.write_installed(&unpacked)
 }
 
 /// The first script that installing a package would run.

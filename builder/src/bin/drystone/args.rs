@@ -150,6 +150,12 @@ pub struct BuildArgs {
     /// Do every step again, whatever is kept of earlier builds
     #[arg(long)]
     pub no_cache: bool,
+    /// How many layers an image may have, its parent's included [default: what the spec says, or 40]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=127))]
+    pub layer_budget: Option<u16>,
+    /// Cut packages into layers anew; otherwise images that did not change keep the layers that the layout has of them
+    #[arg(long)]
+    pub recut: bool,
     /// After a failure, build what does not depend on it
     #[arg(long)]
     pub keep_going: bool,

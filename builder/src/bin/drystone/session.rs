@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use content::FramedHasher;
 use drystone::apt::archive::Archives;
 use drystone::apt::mirror::Mirrors;
-use drystone::build::{Builder, BuiltImage, Options};
+use drystone::build::{Builder, BuiltImage, Groups, Options};
 use drystone::events::{Event, Observer};
 use drystone::fetch::Fetcher;
 use drystone::load::{FAMILY_FILE, IMAGE_FILE, LoadedFamily, load};
@@ -122,9 +122,12 @@ fn run(
         no_cache: arguments.no_cache,
         keep_going: arguments.keep_going,
         epoch: source_date_epoch()?,
+        layer_budget: arguments.layer_budget.map(usize::from),
+        recut: arguments.recut,
     };
     let places = Places::new(options.jobs);
-    let builder = Builder { options, layout, cache, fetcher, sandbox, observer, interrupt, places };
+    let groups = Groups::default();
+    let builder = Builder { options, layout, cache, fetcher, sandbox, observer, interrupt, places, groups };
     let registry = arguments.registry.as_ref().unwrap_or(&loaded.family.registry.value);
     let names = references(plan, registry.as_str(), arguments.tag.as_ref())?;
     let reference = |image: &Image| names[image.name.as_str()].clone();
