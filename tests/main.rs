@@ -11,5 +11,6 @@ mod architecture;
 mod build;
 mod family;
 mod images;
+mod plan;
 mod support;
 mod whole_family;

@@ -110,7 +110,7 @@ fn piece(package: &crate::plan::LockedPackage) -> Piece<'_> {
 }
 
 /// How many layers an image's own steps can make besides those of packages.
-fn other_layers(plan: &Plan<'_>, planned: &PlannedImage<'_>) -> usize {
+pub fn other_layers(plan: &Plan<'_>, planned: &PlannedImage<'_>) -> usize {
     let triggers = planned.parent.map_or(0, |parent| plan.images[parent].image.on_build.len());
     let makes = |(place, step): (usize, &Step)| match step {
         // What the packages' scripts change.

@@ -13,6 +13,7 @@
 pub mod accounts;
 pub mod apt;
 pub mod build;
+pub mod contents;
 pub mod cut;
 pub mod entrypoint;
 pub mod error;
@@ -24,6 +25,7 @@ pub mod layering;
 pub mod layers;
 pub mod listing;
 pub mod load;
+pub mod overview;
 pub mod package;
 pub mod plan;
 pub mod push;

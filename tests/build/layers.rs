@@ -13,7 +13,7 @@ use crate::support::family::{Bench, FAMILY, noise, read_json};
 use crate::support::program::{run, tool};
 
 /// Packages of their own size each, so that it shows which one is stored twice.
-fn debs() -> Vec<Deb> {
+pub fn debs() -> Vec<Deb> {
     let sizes =
         [("libc", 9), ("shared", 7), ("ssl", 3), ("java", 5), ("left", 2), ("right", 1), ("other", 4), ("new", 6)];
     let deb = |(name, size): (&str, usize)| {
@@ -24,7 +24,7 @@ fn debs() -> Vec<Deb> {
 }
 
 /// Three images on one base, two of which share with each other what the third does not need.
-fn bench() -> Bench {
+pub fn bench() -> Bench {
     let bench = Bench::new();
     bench
         .archive(debs(), &[])

@@ -3,7 +3,7 @@
 mod accidents;
 mod archives;
 mod damage;
-mod layers;
+pub mod layers;
 mod outcome;
 mod packages;
 mod registries;

@@ -20,7 +20,7 @@ use layer::compress::{BlockWriter, Compression};
 use layer::entry::{Entry, ImagePath, Kind, Metadata};
 use layer::write::EntryWriter;
 use serde::{Deserialize, Serialize};
-use store::{Area, Cache};
+use store::{Area, Cache, StoreError};
 
 use crate::error::BuildError;
 use crate::plan::LockedPackage;
@@ -147,6 +147,19 @@ impl Segment {
         cache.file(Area::Segments, key).is_some() && cache.file(Area::Segments, record_key).is_some()
     }
 
+    /// How many bytes the whole package's segment has, if it is in the cache.
+    pub fn kept_size(
+        cache: &Cache,
+        package: &LockedPackage,
+        compression: Compression,
+    ) -> Result<Option<u64>, StoreError> {
+        let (key, record_key) = keys(package, compression, &BTreeSet::new());
+        match cache.file(Area::Segments, key) {
+            Some(_) => Ok(cache.get_json::<Kept>(Area::Segments, record_key)?.map(|kept| kept.size)),
+            None => Ok(None),
+        }
+    }
+
     /// The name under which dpkg files the package in its database.
     pub fn database_name(&self) -> String {
         let stanza = debian::deb822::single_stanza(&self.record.control).ok();
@@ -170,7 +183,7 @@ impl Segment {
 /// The kept `.deb` of a package. One that the disk damaged is removed, and counts as absent.
 fn verified_deb(cache: &Cache, package: &LockedPackage) -> Result<PathBuf, BuildError> {
     let digest = package.sha256;
-    let missing = || store::StoreError::Missing { digest };
+    let missing = || StoreError::Missing { digest };
     let reader = cache.open_content(Area::Debs, digest, package.size)?.ok_or_else(missing)?;
     if !is_whole(reader) {
         cache.remove(Area::Debs, digest)?;

@@ -82,10 +82,14 @@ pub enum Command {
     Up(Up),
     /// Build all or some images of a family into the layout
     Build(Build),
+    /// Say what would be built: the layers of every image, who shares them, and how large they are
+    Plan(Plan),
     /// Push what the layout holds
     Push(Push),
     /// List the images of the layout
     Images(Images),
+    /// Look inside an image of the layout
+    Inspect(Inspect),
     /// Serve the layout as a registry
     Serve(Serve),
     /// Print the JSON Schema of a spec, for editors
@@ -202,6 +206,36 @@ pub struct Build {
 }
 
 #[derive(Debug, Args)]
+pub struct Plan {
+    /// The family's directory [default: .], and then images or patterns if not all are wanted
+    #[arg(value_name = "FAMILY|IMAGE")]
+    pub names: Vec<String>,
+    /// How: for people, for programs, or as a graph for graphviz
+    #[arg(long, value_enum, default_value_t = PlanFormat::Text, value_name = "FORMAT")]
+    pub format: PlanFormat,
+    #[command(flatten)]
+    pub build: BuildArgs,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum PlanFormat {
+    Text,
+    Json,
+    Dot,
+}
+
+#[derive(Debug, Args)]
+pub struct Inspect {
+    /// The image: its whole name, or the part that only one image of the layout has
+    pub image: String,
+    /// Show what is in which layer, instead of the image's documents
+    #[arg(long)]
+    pub layers: bool,
+    #[command(flatten)]
+    pub layout: LayoutArgs,
+}
+
+#[derive(Debug, Args)]
 pub struct Push {
     /// Images or patterns, such as `redis` or `web*` [default: all]
     #[arg(value_name = "IMAGE")]
@@ -229,6 +263,9 @@ pub struct Images {
     /// Show whole digests
     #[arg(long)]
     pub no_trunc: bool,
+    /// Show how much of each image other images of the layout have too, and the sums
+    #[arg(long)]
+    pub sharing: bool,
     #[command(flatten)]
     pub layout: LayoutArgs,
 }

@@ -2,7 +2,9 @@
 
 pub mod build;
 pub mod images;
+pub mod inspect;
 pub mod meta;
+pub mod plan;
 pub mod push;
 pub mod serve;
 pub mod up;
