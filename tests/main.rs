@@ -15,6 +15,7 @@ mod family;
 mod images;
 mod logins;
 mod parity;
+mod plan;
 mod sandboxes;
 mod support;
 mod whole_family;

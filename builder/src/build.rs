@@ -3,11 +3,11 @@
 
 mod foresight;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use content::{Digest, FramedHasher};
@@ -22,13 +22,16 @@ use serde::{Deserialize, Serialize};
 use spec::{Command, Diagnostic, ImageName, Span, Step};
 use store::{Area, Cache, CacheWriter, Layout, StoreError};
 
+use crate::cut::{self, Cut};
 use crate::error::{BuildError, chain};
 use crate::events::{Event, Observer};
 use crate::fetch::Fetcher;
 use crate::graph::{self, Outcome};
-use crate::image::{Layer, configuration, documents};
+use crate::image::{LAYER_BUDGET, Layer, configuration, documents};
+use crate::layering::{self, Remembered};
 use crate::layers::LayerWriter;
 use crate::logs::Logs;
+use crate::package::segment::Segment;
 use crate::pause::Pause;
 use crate::plan::{LockedPackage, Plan, PlannedImage};
 use crate::python::Compiling;
@@ -39,7 +42,7 @@ use crate::steps::commands::{self, LookAround, Runner, lay_changes};
 use crate::steps::configure::{self, Waiting};
 use crate::steps::files::{Files, Inputs};
 use crate::steps::mounts::{Mounts, Place};
-use crate::steps::packages::{Places, Workshop, lay};
+use crate::steps::packages::{Ground, Group, Places, Workshop, right_directories};
 
 /// How to build.
 #[derive(Clone, Debug)]
@@ -56,6 +59,10 @@ pub struct Options {
     pub keep_going: bool,
     /// The date of everything made, in seconds since 1970; otherwise it follows from the packages.
     pub epoch: Option<i64>,
+    /// How many layers an image may have, whatever its spec says.
+    pub layer_budget: Option<usize>,
+    /// Cut the packages into layers anew, whatever the layout's images have.
+    pub recut: bool,
 }
 
 /// Builds plans into a layout.
@@ -86,7 +93,14 @@ pub struct Builder<'a> {
     pub look_around: Option<&'a dyn LookAround>,
     /// Makes everybody else wait meanwhile.
     pub pause: Pause,
+    /// The layers of groups that this build made or found.
+    pub groups: Groups,
 }
+
+/// Layers of groups of packages, by key: what several images share is made once, even if nothing that earlier builds
+/// left is taken.
+#[derive(Default)]
+pub struct Groups(Mutex<HashMap<Digest, StoredLayer>>);
 
 /// An image that is in the layout.
 #[derive(Clone, Debug)]
@@ -159,10 +173,37 @@ struct State {
 /// What the cache remembers of a step.
 #[derive(Clone, Serialize, Deserialize)]
 struct StepRecord {
-    /// Nothing if the step changed nothing.
-    layer: Option<Layer>,
+    /// None if the step changed nothing; one for each group of packages.
+    layers: Vec<StoredLayer>,
     /// The image's date after the step.
     epoch: i64,
+}
+
+/// A layer, and where the cache has it.
+#[derive(Clone, Serialize, Deserialize)]
+struct StoredLayer {
+    key: Digest,
+    layer: Layer,
+}
+
+/// A step that lays packages, as it is done.
+struct PackagesStep<'a> {
+    image: &'a ImageName,
+    /// In the order in which they are unpacked.
+    packages: &'a [LockedPackage],
+    /// The packages of each layer.
+    groups: &'a [cut::Group],
+    /// Who compiles their modules.
+    compiling: &'a Compiling,
+    /// Where the spec asks for them.
+    span: &'a Span,
+    workshop: Workshop<'a>,
+}
+
+impl PackagesStep<'_> {
+    fn cannot_run(&self) -> Diagnostic {
+        scripts_cannot_run(self.image, self.packages, self.span)
+    }
 }
 
 /// What a step is, for people and for the cache.
@@ -170,16 +211,6 @@ struct StepName<'a> {
     kind: &'static str,
     described: &'a str,
     key: Digest,
-}
-
-/// What a step of packages asks for.
-#[derive(Clone, Copy)]
-struct Asked<'a> {
-    packages: &'a [LockedPackage],
-    /// Who compiles their modules.
-    compiling: &'a Compiling,
-    /// Where the spec asks for them.
-    span: &'a Span,
 }
 
 impl Builder<'_> {
@@ -193,15 +224,19 @@ impl Builder<'_> {
         reference: &(dyn Fn(&spec::Image) -> Reference + Sync),
     ) -> Result<Vec<BuiltImage>, BuildError> {
         self.secrets.check(plan)?;
+        let cut = self.cut(plan, reference)?;
         if !self.options.keep_going {
-            self.refuse_what_cannot_run(plan)?;
+            self.refuse_what_cannot_run(plan, &cut)?;
         }
-        let parents: Vec<Option<usize>> = plan.images.iter().map(|planned| planned.parent).collect();
+        let wanted: Vec<usize> = (0..plan.images.len()).filter(|place| plan.images[*place].wanted).collect();
+        let place = |parent: usize| wanted.binary_search(&parent).expect("parents of what is wanted are wanted");
+        let parents: Vec<Option<usize>> = wanted.iter().map(|image| plan.images[*image].parent.map(place)).collect();
         let work = |place: usize, parent: Option<&Arc<BuiltImage>>| {
-            let planned = &plan.images[place];
+            let planned = &plan.images[wanted[place]];
             let (name, reference) = (&planned.image.name.value, reference(planned.image));
+            let groups = |step| layering::of_step(&cut, plan, wanted[place], step);
             self.logs.name(name, &reference);
-            let mut built = self.image(planned, parent.map(AsRef::as_ref), reference);
+            let mut built = self.image(planned, &groups, parent.map(AsRef::as_ref), reference);
             self.tell(name, &built);
             if let Err(BuildError::Command { log, .. }) = &mut built {
                 *log = self.logs.path(name);
@@ -218,6 +253,11 @@ impl Builder<'_> {
             self.name(&built)?;
         }
         problem.map_or(Ok(built), Err)
+    }
+
+    fn cut(&self, plan: &Plan<'_>, reference: &dyn Fn(&spec::Image) -> Reference) -> Result<Cut, BuildError> {
+        let remembered = if self.options.recut { Remembered::default() } else { Remembered::read(self.layout)? };
+        layering::layers(plan, &remembered, self.options.layer_budget, reference)
     }
 
     fn name(&self, built: &[BuiltImage]) -> Result<(), BuildError> {
@@ -251,9 +291,11 @@ impl Builder<'_> {
         }
     }
 
-    fn image(
+    /// Builds one image. `groups` gives the layers of the packages of each step.
+    fn image<'c>(
         &self,
         planned: &PlannedImage<'_>,
+        groups: &dyn Fn(usize) -> &'c [cut::Group],
         parent: Option<&BuiltImage>,
         reference: Reference,
     ) -> Result<BuiltImage, BuildError> {
@@ -267,9 +309,11 @@ impl Builder<'_> {
         for (place, step) in image.steps.iter().enumerate() {
             match step {
                 Step::Packages(_) => {
-                    let (packages, compiling) = (&planned.packages[&place], &planned.compiling[&place]);
-                    let asked = Asked { packages, compiling, span: packages_span(image, step) };
-                    self.packages(name, asked, &mut state, &mut reports)?;
+                    let (packages, compiling) = (planned.packages[&place].as_slice(), &planned.compiling[&place]);
+                    let (groups, span) = (groups(place), packages_span(image, step));
+                    let step =
+                        PackagesStep { image: name, packages, groups, compiling, span, workshop: self.workshop() };
+                    self.packages(&step, &mut state, &mut reports)?;
                 }
                 Step::Files(entries) => {
                     self.files(name, &Files::read(entries, &self.inputs())?, &mut state, &mut reports)?;
@@ -305,8 +349,10 @@ impl Builder<'_> {
         let platform = Platform::linux("amd64");
         let parent_config = parent.map(|parent| &parent.config);
         let config = configuration(image, parent_config, &platform, &state.layers, state.epoch);
-        let annotations: BTreeMap<String, String> =
+        let mut annotations: BTreeMap<String, String> =
             image.annotations.iter().map(|entry| (entry.key.to_string(), entry.value.value.clone())).collect();
+        let budget = layering::budget(image, self.options.layer_budget);
+        annotations.insert(LAYER_BUDGET.to_owned(), layering::written(budget));
         let made = documents(&config, &state.layers, annotations);
         let cached = self.layout.has_blob(made.descriptor.digest, made.descriptor.size);
         self.layout.put_bytes(&made.config)?;
@@ -330,18 +376,8 @@ impl Builder<'_> {
         })
     }
 
-    fn packages(
-        &self,
-        image: &ImageName,
-        asked: Asked<'_>,
-        state: &mut State,
-        reports: &mut Vec<StepReport>,
-    ) -> Result<(), BuildError> {
-        let Asked { packages, compiling, .. } = asked;
-        if packages.is_empty() {
-            return Ok(());
-        }
-        let workshop = Workshop {
+    fn workshop(&self) -> Workshop<'_> {
+        Workshop {
             cache: self.cache,
             fetcher: self.fetcher,
             compression: self.options.compression,
@@ -349,91 +385,136 @@ impl Builder<'_> {
             places: &self.places,
             observer: self.observer,
             interrupt: self.interrupt,
-        };
-        let key = self.packages_key(packages, compiling, state);
-        let described = counted(packages);
-        let name = StepName { kind: "packages", described: &described, key };
-        let made_by = format!("drystone: {described}");
-        self.step(image, &name, state, reports, |state| {
-            let below = self.trees(&state.layers)?;
-            let compiler = self.compiler(image, &workshop, compiling);
-            let attempt = || {
-                let mut segments = workshop.segments(packages)?;
-                if let Some(compiler) = &compiler {
-                    self.must_run(|| scripts_cannot_run(image, packages, asked.span))?;
-                    compiler.compile(packages, &mut segments, &View::new(&below))?;
-                }
-                let newest = segments.iter().map(|segment| segment.record.date).max().unwrap_or(0);
-                let epoch = self.options.epoch.unwrap_or_else(|| state.epoch.max(newest));
-                let labels = packages.iter().map(LockedPackage::label).collect();
-                let layer = self.layer(key, image, &made_by, labels, |layer| {
-                    lay(&segments, &View::new(&below), layer)?;
-                    Ok(true)
-                })?;
-                Ok(StepRecord { layer, epoch })
-            };
-            match attempt() {
-                // What the disk damaged can be made again.
-                Err(BuildError::Io(_)) if self.discard_damaged(packages, &workshop, &compiler, &below)? => attempt(),
-                other => other,
-            }
-        })?;
-        self.configure(image, asked, &workshop, state, reports)
+        }
     }
 
-    /// What compiles the modules of an image's packages, if that is done apart from the image.
-    fn compiler<'b>(
-        &'b self,
-        image: &'b ImageName,
-        workshop: &'b Workshop<'b>,
-        compiling: &'b Compiling,
-    ) -> Option<Compiler<'b>> {
-        let Compiling::Once(interpreter) = compiling else { return None };
-        Some(Compiler { workshop, runner: self.runner(), owners: self.sandbox.owners(), image, interpreter })
+    /// What compiles the modules of a step's packages, if that is done apart from the image.
+    fn compiler<'b>(&'b self, step: &'b PackagesStep<'b>) -> Option<Compiler<'b>> {
+        let Compiling::Once(interpreter) = step.compiling else { return None };
+        let (workshop, image, owners) = (&step.workshop, step.image, self.sandbox.owners());
+        Some(Compiler { workshop, runner: self.runner(), owners, image, interpreter })
+    }
+
+    /// The segments of a step's packages, with their bytecode.
+    fn segments(&self, step: &PackagesStep<'_>, below: &[TreeDir]) -> Result<Vec<Segment>, BuildError> {
+        let mut segments = step.workshop.segments(step.packages)?;
+        if let Some(compiler) = self.compiler(step) {
+            self.must_run(|| step.cannot_run())?;
+            compiler.compile(step.packages, &mut segments, &View::new(below))?;
+        }
+        Ok(segments)
     }
 
     /// Removes what the disk damaged of the packages' segments and bytecode. Returns whether there was any.
-    fn discard_damaged(
-        &self,
-        packages: &[LockedPackage],
-        workshop: &Workshop<'_>,
-        compiler: &Option<Compiler<'_>>,
-        below: &[TreeDir],
-    ) -> Result<bool, BuildError> {
+    fn discard_damaged(&self, step: &PackagesStep<'_>, below: &[TreeDir]) -> Result<bool, BuildError> {
+        let PackagesStep { packages, workshop, .. } = step;
         let damaged = workshop.discard_damaged(packages)?;
-        let Some(compiler) = compiler else { return Ok(damaged) };
+        let Some(compiler) = self.compiler(step) else { return Ok(damaged) };
         Ok(compiler.discard_damaged(packages, &workshop.segments(packages)?, &View::new(below))? || damaged)
     }
 
-    fn configure(
+    fn packages(
         &self,
-        image: &ImageName,
-        asked: Asked<'_>,
-        workshop: &Workshop<'_>,
+        step: &PackagesStep<'_>,
         state: &mut State,
         reports: &mut Vec<StepReport>,
     ) -> Result<(), BuildError> {
-        let Asked { packages, compiling, span } = asked;
+        let PackagesStep { image, packages, .. } = step;
+        if packages.is_empty() {
+            return Ok(());
+        }
+        let key = self.packages_key(packages, step.groups, step.compiling, state);
+        let described = counted(packages.len());
+        let name = StepName { kind: "packages", described: &described, key };
+        let before = state.layers.len();
+        self.step(image, &name, state, reports, |state| {
+            let below = self.trees(&state.layers)?;
+            match self.lay(step, &below, state) {
+                // What the disk damaged can be made again.
+                Err(BuildError::Io(_)) if self.discard_damaged(step, &below)? => self.lay(step, &below, state),
+                other => other,
+            }
+        })?;
+        self.configure(step, before, state, reports)
+    }
+
+    /// Lays the packages of a step, each group as one layer.
+    fn lay(&self, step: &PackagesStep<'_>, below: &[TreeDir], state: &State) -> Result<StepRecord, BuildError> {
+        let segments = self.segments(step, below)?;
+        let newest = segments.iter().map(|segment| segment.record.date).max().unwrap_or(0);
+        let epoch = self.options.epoch.unwrap_or_else(|| state.epoch.max(newest));
+        let ground = Ground::survey(&segments, below)?;
+        let mut layers = Vec::with_capacity(step.groups.len());
+        for (place, members) in step.groups.iter().enumerate() {
+            if self.interrupt.load(Ordering::Relaxed) {
+                return Err(BuildError::Interrupted);
+            }
+            let group = Group::new(members.iter().map(|member| &segments[*member]).collect(), &ground, place == 0);
+            let labels = members.iter().map(|member| step.packages[*member].label()).collect();
+            layers.push(self.group(step.image, &group, labels)?);
+        }
+        Ok(StepRecord { layers, epoch })
+    }
+
+    /// The layer of a group, which may have been made for another image.
+    fn group(&self, image: &ImageName, group: &Group<'_>, labels: Vec<String>) -> Result<StoredLayer, BuildError> {
+        let key = group.key();
+        let made = || self.groups.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let record_key = FramedHasher::new("group record").field("group", key.as_bytes()).finish();
+        let _laying = self.cache.lock(Area::Layers, key, &mut || {})?;
+        let known = made().get(&key).cloned();
+        let found = match known {
+            None if !self.options.no_cache => self.cache.get_json(Area::Steps, record_key)?,
+            found => found,
+        };
+        if let Some(found) = found
+            && self.is_stored(&found)?
+        {
+            made().insert(key, found.clone());
+            return Ok(found);
+        }
+        let made_by = format!("drystone: {}", counted(labels.len()));
+        let mut stands_alone = false;
+        let laid = self.layer(key, image, &made_by, labels, |layer| {
+            stands_alone = group.lay(layer)?;
+            Ok(true)
+        })?;
+        let mut stored = laid.expect("a group has packages");
+        stored.layer.stands_alone = stands_alone;
+        self.cache.put_json(Area::Steps, record_key, &stored)?;
+        made().insert(key, stored.clone());
+        Ok(stored)
+    }
+
+    /// Runs the scripts of packages that were laid over the first `before` layers.
+    fn configure(
+        &self,
+        step: &PackagesStep<'_>,
+        before: usize,
+        state: &mut State,
+        reports: &mut Vec<StepReport>,
+    ) -> Result<(), BuildError> {
+        let PackagesStep { image, packages, compiling, .. } = step;
         let key = self.configure_key(state);
         let name = StepName { kind: "configure", described: "maintainer scripts", key };
         self.step(image, &name, state, reports, |state| {
-            let mut segments = workshop.segments(packages)?;
             let laid = self.trees(&state.layers)?;
-            if let Some(compiler) = self.compiler(image, workshop, compiling) {
-                compiler.compile(packages, &mut segments, &View::new(&laid))?;
-            }
+            let stack = (laid.as_slice(), before);
+            let segments = self.segments(step, &laid)?;
             let waiting = Waiting { packages, segments: &segments, compiling };
-            let layer = if configure::has_dpkg(&View::new(&laid))? {
-                self.must_run(|| scripts_cannot_run(image, packages, span))?;
-                self.changed(image, "drystone: maintainer scripts", key, &laid, state.epoch, |upper| {
-                    configure::run(&self.runner(), image, &waiting, &laid, upper, state.epoch)
-                })?
-            } else {
-                self.changed(image, "drystone: package database", key, &laid, state.epoch, |upper| {
-                    configure::without_dpkg(image, &waiting, &laid, upper)
-                })?
-            };
-            Ok(StepRecord { layer, epoch: state.epoch })
+            let runs = configure::has_dpkg(&View::new(&laid))?;
+            let made_by = if runs { "drystone: maintainer scripts" } else { "drystone: package database" };
+            if runs {
+                self.must_run(|| step.cannot_run())?;
+            }
+            let layer = self.changed(image, made_by, key, &laid, state.epoch, |upper| {
+                right_directories(&segments, stack, upper, self.sandbox.owners())?;
+                match runs {
+                    true => configure::run(&self.runner(), image, &waiting, stack, upper, state.epoch),
+                    false => configure::without_dpkg(image, &waiting, stack, upper),
+                }
+            })?;
+            Ok(StepRecord { layers: layer.into_iter().collect(), epoch: state.epoch })
         })
     }
 
@@ -461,7 +542,7 @@ impl Builder<'_> {
                     None => Ok(written.map(|()| true)?),
                 }
             })?;
-            Ok(StepRecord { layer, epoch: state.epoch })
+            Ok(StepRecord { layers: layer.into_iter().collect(), epoch: state.epoch })
         })
     }
 
@@ -487,7 +568,7 @@ impl Builder<'_> {
                 layer.entries(files.size(), |writer| files.write(&mut EntryWriter::new(writer)))?;
                 Ok(true)
             })?;
-            Ok(StepRecord { layer, epoch: state.epoch })
+            Ok(StepRecord { layers: layer.into_iter().collect(), epoch: state.epoch })
         })
     }
 
@@ -515,7 +596,7 @@ impl Builder<'_> {
             let layer = self.changed(image, &described, key, &below, state.epoch, |upper| {
                 self.runner().run(invocation, &below, upper)
             })?;
-            Ok(StepRecord { layer, epoch: state.epoch })
+            Ok(StepRecord { layers: layer.into_iter().collect(), epoch: state.epoch })
         })
     }
 
@@ -545,9 +626,20 @@ impl Builder<'_> {
         self.sandbox.may_run().map_err(|why| BuildError::CannotRun { steps: step().into(), why })
     }
 
-    fn packages_key(&self, packages: &[LockedPackage], compiling: &Compiling, state: &State) -> Digest {
+    fn packages_key(
+        &self,
+        packages: &[LockedPackage],
+        groups: &[cut::Group],
+        compiling: &Compiling,
+        state: &State,
+    ) -> Digest {
         let digests: Vec<&[u8; 32]> = packages.iter().map(|package| package.sha256.as_bytes()).collect();
-        self.key("packages 4", state).list("debs", digests).field("compiling", compiling.key()).finish()
+        let groups = groups.iter().map(|group| group.iter().map(usize::to_string).collect::<Vec<_>>().join(" "));
+        self.key("packages 5", state)
+            .list("debs", digests)
+            .list("groups", groups.collect::<Vec<_>>())
+            .field("compiling", compiling.key())
+            .finish()
     }
 
     fn configure_key(&self, state: &State) -> Digest {
@@ -615,7 +707,8 @@ impl Builder<'_> {
         let elapsed = started.elapsed();
         self.report(image, name, cached, elapsed, reports);
         // The layer may have been made for another image that began in the same way.
-        state.layers.extend(record.layer.map(|layer| Layer { from: image.to_string(), ..layer }));
+        let layers = record.layers.into_iter().map(|stored| stored.layer);
+        state.layers.extend(layers.map(|layer| Layer { from: image.to_string(), ..layer }));
         state.epoch = record.epoch;
         state.key = name.key;
         Ok(())
@@ -634,22 +727,31 @@ impl Builder<'_> {
         reports.push(StepReport { id, kind: name.kind, cached, seconds: elapsed.as_secs_f64() });
     }
 
-    /// The result of a step, if it is known and its layer is in the layout or can be put there.
+    /// The result of a step, if it is known and its layers are in the layout or can be put there.
     fn remembered(&self, key: Digest) -> Result<Option<StepRecord>, BuildError> {
         if self.options.no_cache {
             return Ok(None);
         }
         let Some(record) = self.cache.get_json::<StepRecord>(Area::Steps, key)? else { return Ok(None) };
-        let Some(layer) = &record.layer else { return Ok(Some(record)) };
-        if self.layout.has_blob(layer.digest, layer.size) {
-            return Ok(Some(record));
+        for stored in &record.layers {
+            if !self.is_stored(stored)? {
+                return Ok(None);
+            }
         }
-        let Some(path) = self.cache.file(Area::Layers, key) else { return Ok(None) };
+        Ok(Some(record))
+    }
+
+    /// Whether a layer is in the layout, where it is put if the cache has it.
+    fn is_stored(&self, StoredLayer { key, layer }: &StoredLayer) -> Result<bool, BuildError> {
+        if self.layout.has_blob(layer.digest, layer.size) {
+            return Ok(true);
+        }
+        let Some(path) = self.cache.file(Area::Layers, *key) else { return Ok(false) };
         match self.layout.put_file_link(&path, layer.digest, layer.size) {
-            Ok(()) => Ok(Some(record)),
+            Ok(()) => Ok(true),
             Err(StoreError::Damaged { .. } | StoreError::WrongSize { .. }) => {
-                self.cache.remove(Area::Layers, key)?;
-                Ok(None)
+                self.cache.remove(Area::Layers, *key)?;
+                Ok(false)
             }
             Err(error) => Err(error.into()),
         }
@@ -663,7 +765,7 @@ impl Builder<'_> {
         made_by: &str,
         packages: Vec<String>,
         write: impl FnOnce(&mut LayerWriter<CacheWriter<'_>>) -> Result<bool, BuildError>,
-    ) -> Result<Option<Layer>, BuildError> {
+    ) -> Result<Option<StoredLayer>, BuildError> {
         let mut writer = LayerWriter::new(self.cache.writer(Area::Layers, key)?, self.options.compression);
         if !write(&mut writer)? {
             return Ok(None);
@@ -671,7 +773,7 @@ impl Builder<'_> {
         let (stored, laid) = writer.finish()?;
         let (path, digest, size) = stored.commit()?;
         self.layout.put_file_link(&path, digest, size)?;
-        Ok(Some(Layer {
+        let layer = Layer {
             digest,
             diff_id: laid.diff_id,
             size,
@@ -684,7 +786,9 @@ impl Builder<'_> {
             from: image.to_string(),
             made_by: made_by.to_owned(),
             packages,
-        }))
+            stands_alone: false,
+        };
+        Ok(Some(StoredLayer { key, layer }))
     }
 
     /// Runs `change` over an empty upper tree, and makes a layer of what it changed.
@@ -696,7 +800,7 @@ impl Builder<'_> {
         below: &[TreeDir],
         epoch: i64,
         change: impl FnOnce(&TreeDir) -> Result<(), BuildError>,
-    ) -> Result<Option<Layer>, BuildError> {
+    ) -> Result<Option<StoredLayer>, BuildError> {
         let scratch = self.cache.scratch_dir()?;
         let upper = TreeDir::create(scratch.path().join("upper"))?;
         change(&upper)?;
@@ -708,13 +812,20 @@ impl Builder<'_> {
     /// The unpacked trees of layers, the lowest first.
     fn trees(&self, layers: &[Layer]) -> Result<Vec<TreeDir>, BuildError> {
         let mut trees = Vec::with_capacity(layers.len());
-        let mut key = self.tree_key();
+        let mut chain = self.tree_key();
         for layer in layers {
-            key = FramedHasher::new("tree")
-                .field("below", key.as_bytes())
-                .field("layer", layer.diff_id.0.as_bytes())
-                .finish();
-            let tree = self.tree(key, layer, &trees)?;
+            let key = |below: Digest| {
+                FramedHasher::new("tree")
+                    .field("below", below.as_bytes())
+                    .field("layer", layer.diff_id.0.as_bytes())
+                    .finish()
+            };
+            chain = key(chain);
+            // What stands alone is unpacked once, whatever it lies on.
+            let tree = match layer.stands_alone {
+                true => self.tree(key(self.tree_key()), layer, &[])?,
+                false => self.tree(chain, layer, &trees)?,
+            };
             trees.push(tree);
         }
         Ok(trees)
@@ -764,11 +875,9 @@ fn surroundings(state: &State) -> (Vec<String>, String) {
     }
 }
 
-fn counted(packages: &[LockedPackage]) -> String {
-    match packages.len() {
-        1 => "1 package".to_owned(),
-        count => format!("{count} packages"),
-    }
+/// A number of packages in words.
+fn counted(packages: usize) -> String {
+    if packages == 1 { "1 package".to_owned() } else { format!("{packages} packages") }
 }
 
 /// Where a step asks for packages.
@@ -780,7 +889,7 @@ fn packages_span<'a>(image: &'a spec::Image, step: &'a Step) -> &'a Span {
 }
 
 fn scripts_cannot_run(image: &ImageName, packages: &[LockedPackage], span: &Span) -> Diagnostic {
-    Diagnostic::new(span.clone(), format!("{image}: the scripts of {} cannot be run", counted(packages)))
+    Diagnostic::new(span.clone(), format!("{image}: the scripts of {} cannot be run", counted(packages.len())))
 }
 
 fn command_cannot_run(image: &ImageName, command: &Command) -> Diagnostic {
@@ -794,7 +903,7 @@ fn collect(
     outcomes: Vec<Outcome<Arc<BuiltImage>, BuildError>>,
 ) -> (Vec<BuiltImage>, Option<BuildError>) {
     let (mut built, mut errors, mut failed, mut skipped) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    for (planned, outcome) in plan.images.iter().zip(outcomes) {
+    for (planned, outcome) in plan.images.iter().filter(|planned| planned.wanted).zip(outcomes) {
         match outcome {
             Outcome::Done(image) => built.push(Arc::unwrap_or_clone(image)),
             Outcome::Failed(error) => {

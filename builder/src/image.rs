@@ -15,6 +15,12 @@ pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bi
 /// engines add up to an image's size.
 pub const UNPACKED_SIZE: &str = "dev.drystone.layer.unpacked-size";
 
+/// The annotation of a layer's descriptor that says which packages are in it, as `name=version`, separated by spaces.
+pub const PACKAGES: &str = "dev.drystone.layer.packages";
+
+/// The annotation of a manifest that says how many layers the image was allowed.
+pub const LAYER_BUDGET: &str = "dev.drystone.layer-budget";
+
 /// A layer that exists.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Layer {
@@ -36,14 +42,26 @@ pub struct Layer {
     pub made_by: String,
     /// The packages in it, as `name=version`.
     pub packages: Vec<String>,
+    /// Whether its files are the same whatever lies below it: it names every directory that it uses, and none of them is
+    /// reached through a link.
+    pub stands_alone: bool,
 }
 
 impl Layer {
     /// How a manifest names it.
     pub fn descriptor(&self) -> Descriptor {
-        Descriptor::new(self.media_type.clone(), self.digest, self.size)
-            .with_annotation(UNPACKED_SIZE, &self.unpacked_size.to_string())
+        let descriptor = Descriptor::new(self.media_type.clone(), self.digest, self.size)
+            .with_annotation(UNPACKED_SIZE, &self.unpacked_size.to_string());
+        match self.packages.is_empty() {
+            true => descriptor,
+            false => descriptor.with_annotation(PACKAGES, &self.packages.join(" ")),
+        }
     }
+}
+
+/// The packages that a layer's descriptor names, as `name=version`.
+pub fn packages_of(descriptor: &Descriptor) -> Vec<&str> {
+    descriptor.annotations.get(PACKAGES).map(|text| text.split_whitespace().collect()).unwrap_or_default()
 }
 
 /// The two documents of an image.

@@ -1,6 +1,6 @@
 //! The images of a layout as people list them: names, ids, dates, sizes, labels.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read};
 
 use content::Digest;
@@ -29,6 +29,43 @@ pub struct Row {
     pub stored_size: u64,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
+    /// Its layers, and the bytes of the files in each.
+    pub layers: Vec<(Digest, u64)>,
+}
+
+/// How much of an image others have too, in bytes of files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sharing {
+    /// In layers that no other image has.
+    pub unique: u64,
+    /// In layers that another image has too.
+    pub shared: u64,
+}
+
+/// For each row, how much of it the other rows have.
+pub fn sharing(rows: &[Row]) -> Vec<Sharing> {
+    let mut images: BTreeMap<Digest, usize> = BTreeMap::new();
+    // An image with two names is one, and shares nothing with itself.
+    let distinct: BTreeMap<Digest, &Row> = rows.iter().map(|row| (row.digest, row)).collect();
+    for row in distinct.values() {
+        let layers: BTreeSet<Digest> = row.layers.iter().map(|(digest, _)| *digest).collect();
+        layers.into_iter().for_each(|digest| *images.entry(digest).or_default() += 1);
+    }
+    let of = |row: &Row| {
+        let mut sharing = Sharing { unique: 0, shared: 0 };
+        for (digest, size) in &row.layers {
+            let sum = if images[digest] > 1 { &mut sharing.shared } else { &mut sharing.unique };
+            *sum = sum.saturating_add(*size);
+        }
+        sharing
+    };
+    rows.iter().map(of).collect()
+}
+
+/// The bytes of the files in all layers of the rows, each layer once.
+pub fn bytes_once(rows: &[Row]) -> u64 {
+    let layers: BTreeMap<Digest, u64> = rows.iter().flat_map(|row| row.layers.iter().copied()).collect();
+    layers.values().fold(0, |sum, size| sum.saturating_add(*size))
 }
 
 /// A condition on labels: `key`, or `key=value`.
@@ -92,10 +129,11 @@ pub fn list(layout: &Layout, filters: &[LabelFilter]) -> Result<Listing, StoreEr
 
 fn row(layout: &Layout, repository: String, tag: Option<String>, image: &StoredImage) -> Result<Row, StoreError> {
     let manifest = &image.manifest;
-    let mut virtual_size: u64 = 0;
+    let mut layers = Vec::with_capacity(manifest.layers.len());
     for layer in &manifest.layers {
-        virtual_size = virtual_size.saturating_add(unpacked_size(layout, layer)?);
+        layers.push((layer.digest, unpacked_size(layout, layer)?));
     }
+    let virtual_size = layers.iter().fold(0, |size: u64, (_, layer)| size.saturating_add(*layer));
     let created = image.config.created.as_deref().and_then(|text| text.parse::<jiff::Timestamp>().ok());
     Ok(Row {
         repository,
@@ -106,6 +144,7 @@ fn row(layout: &Layout, repository: String, tag: Option<String>, image: &StoredI
         virtual_size,
         stored_size: manifest.layers.iter().fold(manifest.config.size, |size, layer| size.saturating_add(layer.size)),
         labels: image.config.config.labels.clone(),
+        layers,
     })
 }
 
@@ -130,6 +169,35 @@ fn add_up(blob: impl Read + Send) -> io::Result<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn row(name: &str, layers: &[(&str, u64)]) -> Row {
+        let layers: Vec<(Digest, u64)> =
+            layers.iter().map(|(layer, size)| (Digest::of(layer.as_bytes()), *size)).collect();
+        Row {
+            repository: name.to_owned(),
+            tag: "v1".to_owned(),
+            id: Digest::of(name.as_bytes()),
+            digest: Digest::of(name.as_bytes()),
+            created: None,
+            virtual_size: layers.iter().map(|(_, size)| size).sum(),
+            stored_size: 0,
+            labels: BTreeMap::new(),
+            layers,
+        }
+    }
+
+    #[test]
+    fn what_two_images_have_is_shared_and_a_second_name_shares_nothing() {
+        let rows = [
+            row("one", &[("base", 100), ("one", 5)]),
+            row("two", &[("base", 100), ("two", 7), ("both", 1)]),
+            row("three", &[("both", 1), ("alone", 40)]),
+            Row { tag: "v2".to_owned(), ..row("three", &[("both", 1), ("alone", 40)]) },
+        ];
+        let found: Vec<(u64, u64)> = sharing(&rows).iter().map(|sharing| (sharing.unique, sharing.shared)).collect();
+        assert_eq!(found, [(5, 100), (7, 101), (40, 1), (40, 1)]);
+        assert_eq!(bytes_once(&rows), 153);
+    }
 
     #[test]
     fn filters_ask_for_a_label_or_for_its_value() {

@@ -56,6 +56,9 @@ pub struct PlannedImage<'a> {
     pub image: &'a Image,
     /// Its parent's place in the plan.
     pub parent: Option<usize>,
+    /// Whether it is to be built. The others are there because layers are cut across the whole family, so that an image
+    /// has the same ones whatever is built with it.
+    pub wanted: bool,
     /// New packages for each step that installs some, keyed by the step's place in the spec.
     pub packages: ByStep<Vec<LockedPackage>>,
     /// What becomes of the Python modules in them, for each of these steps.
@@ -65,7 +68,7 @@ pub struct PlannedImage<'a> {
 /// A family with every package named by digest; parents come before their children.
 #[derive(Debug)]
 pub struct Plan<'a> {
-    /// The images.
+    /// The images; those of the family that cannot be resolved and are not wanted are not among them.
     pub images: Vec<PlannedImage<'a>>,
     /// Sources that nobody vouches for.
     pub unsigned_sources: Vec<String>,
@@ -74,7 +77,8 @@ pub struct Plan<'a> {
 }
 
 impl<'a> Plan<'a> {
-    /// Resolves the packages of the wanted images and of their parents. `wanted` gets a name and says whether it is.
+    /// Resolves the packages of all images. `wanted` gets a name and says whether it is to be built; what it is built on
+    /// comes along. Images that are not to be built and cannot be resolved are left out, with all that is built on them.
     pub fn make(
         family: &'a Family,
         wanted: &dyn Fn(&str) -> bool,
@@ -85,17 +89,29 @@ impl<'a> Plan<'a> {
         let mut resolver = Resolver { family, archives, offers: BTreeMap::new(), universes: BTreeMap::new() };
         let mut images: Vec<PlannedImage<'a>> = Vec::new();
         let mut installed: Vec<Vec<Package>> = Vec::new();
-        for image in family.images.iter().filter(|image| chosen.contains(image.name.as_str())) {
-            refuse_what_is_missing(image)?;
-            refuse_unexecutable(image, archives.family)?;
+        for image in &family.images {
+            let wanted = chosen.contains(image.name.as_str());
+            if wanted {
+                refuse_what_is_missing(image)?;
+                refuse_unexecutable(image, archives.family)?;
+            }
             let parent = match &image.from.value {
-                Parent::Sibling(name) => images.iter().position(|planned| planned.image.name.value == *name),
-                Parent::Scratch | Parent::External(_) => None,
+                Parent::Sibling(name) => {
+                    let Some(parent) = images.iter().position(|planned| planned.image.name.value == *name) else {
+                        continue;
+                    };
+                    Some(parent)
+                }
+                Parent::Scratch => None,
+                Parent::External(_) => continue,
             };
             let mut present = parent.map(|parent| installed[parent].clone()).unwrap_or_default();
             let ancestors = ancestors(&images, parent);
-            let (packages, compiling) = resolver.image(image, &mut present, ancestors)?;
-            images.push(PlannedImage { image, parent, packages, compiling });
+            let (packages, compiling) = match resolver.image(image, &mut present, ancestors) {
+                Err(_) if !wanted => continue,
+                resolved => resolved?,
+            };
+            images.push(PlannedImage { image, parent, wanted, packages, compiling });
             installed.push(present);
         }
         let unsigned = |source: &&AptSource| matches!(source.trust, Trust::Unsigned(_));
@@ -117,7 +133,7 @@ fn ancestors<'i>(images: &'i [PlannedImage<'_>], parent: Option<usize>) -> Vec<&
 }
 
 fn chosen_sources<'a>(images: &[PlannedImage<'a>]) -> BTreeSet<&'a str> {
-    let with_packages = images.iter().filter(|planned| !planned.packages.is_empty());
+    let with_packages = images.iter().filter(|planned| planned.wanted && !planned.packages.is_empty());
     with_packages.flat_map(|planned| planned.image.sources.iter().map(|name| name.value.as_str())).collect()
 }
 
@@ -161,9 +177,6 @@ fn refuse_what_is_missing(image: &Image) -> Result<(), BuildError> {
         refuse_step(step)?;
     }
     image.on_build.iter().try_for_each(mounts::check)?;
-    if let Some(budget) = &image.layer_budget {
-        return Err(BuildError::at(&budget.span, format!("`layers: budget`: {later}"), ""));
-    }
     if let Some(platform) = image.platforms.iter().find(|platform| platform.as_str() != "linux/amd64") {
         return Err(BuildError::at(&platform.span, format!("{platform}: {later}"), "only linux/amd64 is built"));
     }

@@ -4,6 +4,7 @@ mod accidents;
 mod accounts;
 mod archives;
 mod damage;
+pub mod layers;
 mod outcome;
 mod packages;
 mod registries;

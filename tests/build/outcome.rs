@@ -67,7 +67,7 @@ fn the_metadata_file_has_exactly_the_documented_keys() {
         }
         let base = &images[0];
         assert_eq!((&base["name"], &base["reference"]), (&"base".into(), &"localhost:5100/base:v1".into()));
-        assert_eq!(base["layers"][0]["packages"], serde_json::json!(["libhello=1.2", "hello=1.0-1"]));
+        assert_eq!(base["layers"][0]["packages"], serde_json::json!(["hello=1.0-1", "libhello=1.2"]));
         assert_eq!(base["layers"][0]["from"], "base");
         let kinds: Vec<&Value> = images[1]["steps"].as_array().unwrap().iter().map(|step| &step["kind"]).collect();
         assert_eq!(kinds, ["packages", "configure", "files", "config"]);

@@ -86,7 +86,7 @@ def facts(entry, archive):
 def name_owners(tree):
     """Says who owns what by the names in the tree's own accounts."""
     users, groups = [
-        {int(line.split(":")[2]): line.split(":")[0] for line in tree[path].pop("content").splitlines()}
+        {int(line.split(":")[2]): line.split(":")[0] for line in tree.get(path, {}).pop("content", "").splitlines()}
         for path in ACCOUNTS
     ]
     for found in tree.values():

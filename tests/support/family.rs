@@ -255,6 +255,9 @@ pub fn key(seed: u64) -> ArchiveKey {
 
 /// The packages of [`Bench::with_family`]: none has a script, so that they need no system to be installed in.
 pub fn debs() -> Vec<Deb> {
+    // The first package that ships it says whose it is, whatever later ones say and in whatever layer they lie.
+    let mut home = TarEntry::directory("var/lib/hello", 0o750).dated(1_447_113_600);
+    home.owner = Owner::new(100, 101, "", "");
     let owned = |path: &str, mode, uid, gid| {
         let mut entry = TarEntry::file(path, mode, "owned\n").dated(1_447_113_600);
         entry.owner = Owner::new(uid, gid, "", "");
@@ -267,11 +270,16 @@ pub fn debs() -> Vec<Deb> {
             .symlink("usr/bin/hi", "hello")
             .hard_link("usr/bin/hullo", "usr/bin/hello")
             .conffile("etc/hello.conf", "greeting = hello\n")
+            .entry(home)
             .entry(owned("usr/bin/setuid", 0o4755, 0, 0))
             .entry(owned("var/lib/hello/state", 0o640, 100, 101))
             .build(),
         DebBuilder::new("libhello", "1.2").file("usr/lib/libhello.so.1", 0o644, noise(300_000)).build(),
-        DebBuilder::new("greeter", "2:3.0-1").depends("hello").file("usr/bin/greet", 0o755, "#!/bin/sh\n").build(),
+        DebBuilder::new("greeter", "2:3.0-1")
+            .depends("hello")
+            .file("usr/bin/greet", 0o755, "#!/bin/sh\n")
+            .directory("var/lib/hello", 0o755)
+            .build(),
     ]
 }
 

@@ -10,9 +10,11 @@ use oci::Platform;
 use spec::{Command, Diagnostic, Diagnostics, Step};
 use store::Area;
 
-use super::{Builder, State, StepRecord, command_cannot_run, packages_span, scripts_cannot_run};
+use super::{Builder, State, StepRecord, StoredLayer, command_cannot_run, packages_span, scripts_cannot_run};
+use crate::cut::{self, Cut};
 use crate::error::BuildError;
 use crate::image::configuration;
+use crate::layering;
 use crate::plan::{Plan, PlannedImage};
 use crate::steps::accounts::Wanted;
 use crate::steps::files::Files;
@@ -40,7 +42,7 @@ enum Unforeseen {
 impl Builder<'_> {
     /// Fails if something has to be run and nothing can be; names the first such step of every image whose parent has
     /// none.
-    pub(super) fn refuse_what_cannot_run(&self, plan: &Plan<'_>) -> Result<(), BuildError> {
+    pub(super) fn refuse_what_cannot_run(&self, plan: &Plan<'_>, cut: &Cut) -> Result<(), BuildError> {
         let Err(why) = self.sandbox.may_run() else { return Ok(()) };
         let runs_above = runs_above(plan);
         let mut images: Vec<Option<Foreseen>> = Vec::with_capacity(plan.images.len());
@@ -50,7 +52,9 @@ impl Builder<'_> {
                 None => Some(Foreseen { state: self.nothing(), has_dpkg: false }),
                 Some(parent) => images[parent].clone(),
             };
-            images.push(match start.map(|start| self.foresee(planned, start, runs_above[place])) {
+            let start = start.filter(|_| planned.wanted);
+            let groups = |step| layering::of_step(cut, plan, place, step);
+            images.push(match start.map(|start| self.foresee(planned, &groups, start, runs_above[place])) {
                 Some(Ok(foreseen)) => Some(foreseen),
                 Some(Err(Unforeseen::MustRun(step))) => {
                     steps.push(*step);
@@ -62,9 +66,10 @@ impl Builder<'_> {
         if steps.is_empty() { Ok(()) } else { Err(BuildError::CannotRun { steps, why }) }
     }
 
-    fn foresee(
+    fn foresee<'c>(
         &self,
         planned: &PlannedImage<'_>,
+        groups: &dyn Fn(usize) -> &'c [cut::Group],
         mut image: Foreseen,
         runs_above: bool,
     ) -> Result<Foreseen, Unforeseen> {
@@ -87,7 +92,8 @@ impl Builder<'_> {
                         continue;
                     }
                     image.has_dpkg |= packages.iter().any(|package| package.name == DPKG);
-                    image.state.key = self.packages_key(packages, &planned.compiling[&place], &image.state);
+                    image.state.key =
+                        self.packages_key(packages, groups(place), &planned.compiling[&place], &image.state);
                     image.state.key = self.configure_key(&image.state);
                     if image.has_dpkg && !self.is_kept(image.state.key) {
                         return Err(must_run(scripts_cannot_run(name, packages, packages_span(spec, step))));
@@ -120,10 +126,9 @@ impl Builder<'_> {
             return false;
         }
         let Ok(Some(record)) = self.cache.get_json::<StepRecord>(Area::Steps, key) else { return false };
-        let at_hand = |layer: &crate::image::Layer| {
-            self.layout.has_blob(layer.digest, layer.size) || self.cache.file(Area::Layers, key).is_some()
-        };
-        record.layer.as_ref().is_none_or(at_hand)
+        record.layers.iter().all(|StoredLayer { key, layer }| {
+            self.layout.has_blob(layer.digest, layer.size) || self.cache.file(Area::Layers, *key).is_some()
+        })
     }
 }
 
@@ -137,6 +142,9 @@ fn runs_above(plan: &Plan<'_>) -> Vec<bool> {
     for (place, planned) in plan.images.iter().enumerate().rev() {
         let Some(parent) = planned.parent else { continue };
         let triggered = !plan.images[parent].image.on_build.is_empty();
+        if !planned.wanted {
+            continue;
+        }
         above[parent] |= above[place] || triggered || planned.image.steps.iter().any(may_run);
     }
     above

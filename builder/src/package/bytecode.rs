@@ -29,6 +29,8 @@ const VERSION: &str = "bytecode 1";
 /// The compiled modules of a package, ready to be laid.
 #[derive(Clone, Debug)]
 pub struct Bytecode {
+    /// Names it: all that it depends on.
+    pub key: Digest,
     /// The compressed run of tar entries, without directories.
     pub path: PathBuf,
     /// Bytes of the files in it.
@@ -112,7 +114,11 @@ impl Wanted {
         let Some(path) = cache.file(Area::Segments, self.key) else { return Ok(Known::Nothing) };
         // One that was cut where one of its parts ends would be read without an error.
         let is_whole = path.metadata()?.len() == size;
-        Ok(if is_whole { Known::Made(Bytecode { path, unpacked_size, directories }) } else { Known::Nothing })
+        Ok(if is_whole {
+            Known::Made(Bytecode { key: self.key, path, unpacked_size, directories })
+        } else {
+            Known::Nothing
+        })
     }
 
     /// Remembers that the package's script has to do it.

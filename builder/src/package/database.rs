@@ -12,7 +12,7 @@ use debian::dpkg::{
 };
 use layer::entry::ImagePath;
 use layer::record::TreeDir;
-use layer::view::View;
+use layer::view::{Finder, View};
 
 use crate::error::BuildError;
 use crate::package::compiles::{Compile, without};
@@ -39,10 +39,10 @@ pub struct Unpacked<'a> {
 
 /// The files for the scripts to find, below the root of an upper tree.
 pub struct Database<'a> {
-    /// The image before the new packages.
-    pub before: View<'a>,
-    /// The image with them laid.
-    pub laid: View<'a>,
+    /// The trees of the image before the new packages.
+    pub before: &'a [TreeDir],
+    /// Those of the image with them laid.
+    pub laid: &'a [TreeDir],
     /// The root of the upper tree.
     pub root: &'a Path,
 }
@@ -105,7 +105,7 @@ impl Database<'_> {
                 continue;
             }
             let script = format!("{DATABASE}/info/{name}.postinst");
-            let text = self.laid.read(&path(&script)?, LARGEST_FILE)?.unwrap_or_default();
+            let text = View::new(self.laid).read(&path(&script)?, LARGEST_FILE)?.unwrap_or_default();
             let Ok(text) = String::from_utf8(text) else { continue };
             if let Some(text) = without(&text, is_taken_out) {
                 self.file(&script, 0o755, &text)?;
@@ -132,7 +132,7 @@ impl Database<'_> {
 
     /// Whether there was no dpkg before.
     pub fn is_new(&self) -> Result<bool, BuildError> {
-        Ok(self.before.lookup(&path(DPKG)?)?.is_none())
+        Ok(View::new(self.before).lookup(&path(DPKG)?)?.is_none())
     }
 
     fn status(&self) -> Result<Status, BuildError> {
@@ -142,7 +142,7 @@ impl Database<'_> {
 
     fn triggers(&self) -> Result<TriggerDatabase, BuildError> {
         let mut triggers = TriggerDatabase::new();
-        for name in self.before.list(&path(&format!("{DATABASE}/triggers"))?)? {
+        for name in View::new(self.before).list(&path(&format!("{DATABASE}/triggers"))?)? {
             let name = String::from_utf8_lossy(&name).into_owned();
             let text = self.read(&format!("triggers/{name}"))?.unwrap_or_default();
             let read = match name.as_str() {
@@ -159,9 +159,10 @@ impl Database<'_> {
     /// Where a new package replaces files of one that was there, those are no longer in the other's list.
     fn forget_replaced(&self, packages: &[Unpacked<'_>], status: &Status) -> Result<(), BuildError> {
         let mut taken = std::collections::BTreeMap::new();
+        let mut before = Finder::new(self.before);
         for unpacked in packages {
             for file in &unpacked.segment.record.files {
-                if self.before.lookup(&path(file)?)?.is_some_and(|found| !found.metadata.is_dir()) {
+                if before.lookup(&path(file)?)?.is_some_and(|found| !found.metadata.is_dir()) {
                     taken.insert(file.as_str(), unpacked);
                 }
             }
@@ -197,7 +198,7 @@ impl Database<'_> {
     /// A new system has no `awk` before mawk is configured, and scripts that come earlier need it. These are the links
     /// that `update-alternatives` makes.
     fn first_links(&self) -> Result<(), BuildError> {
-        let mawk = self.laid.lookup(&path("usr/bin/mawk")?)?;
+        let mawk = View::new(self.laid).lookup(&path("usr/bin/mawk")?)?;
         if !self.is_new()? || mawk.is_none() {
             return Ok(());
         }
@@ -208,7 +209,7 @@ impl Database<'_> {
     }
 
     fn read(&self, name: &str) -> Result<Option<String>, BuildError> {
-        let bytes = self.before.read(&path(&format!("{DATABASE}/{name}"))?, LARGEST_FILE)?;
+        let bytes = View::new(self.before).read(&path(&format!("{DATABASE}/{name}"))?, LARGEST_FILE)?;
         bytes.map(String::from_utf8).transpose().map_err(|error| damaged(name, error))
     }
 

@@ -20,7 +20,7 @@ use layer::compress::{BlockWriter, Compression};
 use layer::entry::{Entry, ImagePath, Kind, Metadata};
 use layer::write::EntryWriter;
 use serde::{Deserialize, Serialize};
-use store::{Area, Cache};
+use store::{Area, Cache, StoreError};
 
 use crate::error::BuildError;
 use crate::package::bytecode::Bytecode;
@@ -41,6 +41,8 @@ pub const MERGED: [&str; 6] = ["bin", "lib", "lib32", "lib64", "libx32", "sbin"]
 /// A package's files, ready to be laid, and what is known of them.
 #[derive(Clone, Debug)]
 pub struct Segment {
+    /// Names the package, what is left out of it, and how it is compressed.
+    pub key: Digest,
     /// The compressed run of tar entries.
     pub path: PathBuf,
     /// What is in it.
@@ -125,7 +127,18 @@ impl Segment {
         let (path, digest, size) = writer.commit()?;
         let kept = Kept { digest, size, record };
         cache.put_json(Area::Segments, record_key, &kept)?;
-        Ok(Self { path, record: kept.record, bytecode: None })
+        Ok(Self { key, path, record: kept.record, bytecode: None })
+    }
+
+    /// The directories that its files are in, and those of its bytecode.
+    pub fn directories(&self) -> impl Iterator<Item = &Directory> {
+        let of_bytecode = self.bytecode.iter().flat_map(|bytecode| &bytecode.directories);
+        self.record.directories.iter().chain(of_bytecode)
+    }
+
+    /// Names what is laid of it: the package's files, and its bytecode if there is any.
+    pub fn keys(&self) -> impl Iterator<Item = Digest> {
+        [self.key].into_iter().chain(self.bytecode.iter().map(|bytecode| bytecode.key))
     }
 
     /// Removes the segments of a package that have other bytes than when they were made. Returns whether there were any.
@@ -151,6 +164,19 @@ impl Segment {
         cache.file(Area::Segments, key).is_some() && cache.file(Area::Segments, record_key).is_some()
     }
 
+    /// How many bytes the whole package's segment has, if it is in the cache.
+    pub fn kept_size(
+        cache: &Cache,
+        package: &LockedPackage,
+        compression: Compression,
+    ) -> Result<Option<u64>, StoreError> {
+        let (key, record_key) = keys(package, compression, &BTreeSet::new());
+        match cache.file(Area::Segments, key) {
+            Some(_) => Ok(cache.get_json::<Kept>(Area::Segments, record_key)?.map(|kept| kept.size)),
+            None => Ok(None),
+        }
+    }
+
     /// The name under which dpkg files the package in its database.
     pub fn database_name(&self) -> String {
         let stanza = debian::deb822::single_stanza(&self.record.control).ok();
@@ -167,14 +193,14 @@ impl Segment {
         };
         // A segment that was cut where one of its parts ends would be read without an error.
         let size = fs::metadata(&path)?.len();
-        Ok((size == kept.size).then_some(Self { path, record: kept.record, bytecode: None }))
+        Ok((size == kept.size).then_some(Self { key, path, record: kept.record, bytecode: None }))
     }
 }
 
 /// The kept `.deb` of a package. One that the disk damaged is removed, and counts as absent.
 fn verified_deb(cache: &Cache, package: &LockedPackage) -> Result<PathBuf, BuildError> {
     let digest = package.sha256;
-    let missing = || store::StoreError::Missing { digest };
+    let missing = || StoreError::Missing { digest };
     let reader = cache.open_content(Area::Debs, digest, package.size)?.ok_or_else(missing)?;
     if !is_whole(reader) {
         cache.remove(Area::Debs, digest)?;

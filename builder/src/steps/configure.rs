@@ -65,19 +65,19 @@ impl Waiting<'_> {
     }
 }
 
-/// Runs the scripts of packages, which the last of `laid` holds, over the others; the changes are in `upper`.
+/// Runs the scripts of packages over the trees `laid`, of which the first `before` were there before the packages; the
+/// changes are in `upper`.
 pub fn run(
     runner: &Runner<'_>,
     image: &ImageName,
     waiting: &Waiting<'_>,
-    laid: &[TreeDir],
+    (laid, before): (&[TreeDir], usize),
     upper: &TreeDir,
     epoch: i64,
 ) -> Result<(), BuildError> {
-    let before = &laid[..laid.len() - 1];
     let unpacked = waiting.unpacked();
     let root = upper.root();
-    let database = Database { before: View::new(before), laid: View::new(laid), root: &root };
+    let database = Database { before: &laid[..before], laid, root: &root };
     let names = database.write(&unpacked)?;
     // A new system configures nothing before all of it is there, as debootstrap does.
     let early = if database.is_new()? { Vec::new() } else { configured_before(&unpacked)? };
@@ -112,14 +112,13 @@ pub fn has_dpkg(laid: &View<'_>) -> io::Result<bool> {
 pub fn without_dpkg(
     image: &ImageName,
     waiting: &Waiting<'_>,
-    laid: &[TreeDir],
+    (laid, before): (&[TreeDir], usize),
     upper: &TreeDir,
 ) -> Result<(), BuildError> {
     let unpacked = waiting.unpacked();
     let root = upper.root();
-    let (before, laid) = (View::new(&laid[..laid.len() - 1]), View::new(laid));
     for Unpacked { package, segment } in &unpacked {
-        if let Some(script) = script_of(segment, &laid)? {
+        if let Some(script) = script_of(segment, &View::new(laid))? {
             let text = format!(
                 "{image}: the package {} has a {script} script, which needs dpkg and a shell, and the image has no dpkg: \
                  add the package `dpkg` to it or to its parent",
@@ -128,7 +127,7 @@ pub fn without_dpkg(
             return Err(BuildError::Io(io::Error::new(io::ErrorKind::Unsupported, text)));
         }
     }
-    Database { before, laid, root: &root }.write_installed(&unpacked)
+    Database { before: &laid[..before], laid, root: &root }.write_installed(&unpacked)
 }
 
 /// The first script that installing a package would run.

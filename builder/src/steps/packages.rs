@@ -1,16 +1,23 @@
-//! The step that lays packages: fetches what is missing, makes segments of it on all cores, and puts them into one
-//! layer behind the directories they share.
+//! The step that lays packages: fetches what is missing, makes segments of it on all cores, and puts them into layers,
+//! one for each group of packages that the same images need.
+//!
+//! A group's layer is the same bytes in whatever image it lies. So it names all directories that its packages ship, also
+//! those that are there already, with the attributes that its own packages give them. dpkg would keep those that a
+//! directory had before; where they differ, [`right_directories`] puts that right in the image's own layer.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::sync::{Condvar, Mutex, PoisonError};
 
+use content::{Digest, FramedHasher};
 use debian::package::{Package, RelationField};
 use layer::compress::Compression;
 use layer::entry::{Entry, ImagePath, Kind, Metadata};
-use layer::view::View;
+use layer::record::{self, Attributes, Owners, Sidecar, TreeDir};
+use layer::view::{Finder, Found, View};
 use layer::write::EntryWriter;
 use store::{Area, Cache, StoreError};
 
@@ -20,6 +27,9 @@ use crate::fetch::Fetcher;
 use crate::layers::LayerWriter;
 use crate::package::segment::{Directory, MERGED, Segment};
 use crate::plan::LockedPackage;
+
+/// The directories that every package's part of dpkg's database lies in.
+const ALWAYS: [&str; 4] = ["var", "var/lib", "var/lib/dpkg", "var/lib/dpkg/info"];
 
 /// How many packages are fetched at the same time.
 const FETCHES: usize = 6;
@@ -241,60 +251,199 @@ pub fn replaces(segment: &Segment, other: &LockedPackage) -> Result<bool, BuildE
     }))
 }
 
-/// Lays packages over the image that `below` shows: first the directories that it lacks, with the attributes of the
-/// first package that ships each, then every package's segment, and its bytecode.
-pub fn lay<W: Write + Send>(segments: &[Segment], below: &View<'_>, layer: &mut LayerWriter<W>) -> io::Result<()> {
-    let entries = directories(segments, below)?;
-    layer.entries(0, |writer| {
-        let mut writer = EntryWriter::new(writer);
-        entries.iter().try_for_each(|entry| writer.write_empty(entry))
-    })?;
-    for segment in segments {
-        layer.segment(&segment.path, segment.record.unpacked_size)?;
-        if let Some(bytecode) = &segment.bytecode {
-            layer.segment(&bytecode.path, bytecode.unpacked_size)?;
+/// What the packages of a step are laid on, and what a layer of some of them must leave out because of it.
+pub struct Ground {
+    /// Whether the image has no packages yet: the first layer then brings the links of a merged `/usr`.
+    pub is_first: bool,
+    /// Directories of packages that are links in the image, or are reached through one and are there: for dpkg, a link
+    /// that leads to a directory is one.
+    linked: BTreeSet<String>,
+}
+
+impl Ground {
+    /// Looks at what lies below, and at the links among the packages themselves.
+    pub fn survey(segments: &[Segment], below: &[TreeDir]) -> io::Result<Self> {
+        let view = View::new(below);
+        let mut finder = Finder::new(below);
+        let shipped: BTreeSet<&str> =
+            segments.iter().flat_map(|segment| segment.record.files.iter().map(String::as_str)).collect();
+        let directories: BTreeSet<&str> = segments
+            .iter()
+            .flat_map(|segment| segment.directories().map(|directory| directory.path.as_str()))
+            .collect();
+        let mut linked = BTreeSet::new();
+        // The paths of directories that are links, whether or not something is there.
+        let mut links: Vec<ImagePath> = Vec::new();
+        for directory in directories {
+            let path = path_of(directory)?;
+            let leads_to_directory = || -> io::Result<bool> {
+                Ok(view.lookup(&view.resolve(&path)?)?.is_some_and(|found| found.metadata.is_dir()))
+            };
+            if links.iter().any(|link| path.is_within(link)) {
+                if leads_to_directory()? {
+                    linked.insert(directory.to_owned());
+                }
+            } else if shipped.contains(directory)
+                || finder.lookup(&path)?.is_some_and(|found| found.metadata.is_symlink()) && leads_to_directory()?
+            {
+                linked.insert(directory.to_owned());
+                links.push(path);
+            }
         }
+        Ok(Self { is_first: finder.lookup(&path_of("bin")?)?.is_none(), linked })
+    }
+}
+
+/// Some packages of a step, which become one layer. Their order is that of the layer.
+pub struct Group<'a> {
+    segments: Vec<&'a Segment>,
+    /// Whether it brings the links of a merged `/usr`.
+    has_links: bool,
+    /// Directories that it does not name.
+    linked: BTreeSet<&'a str>,
+}
+
+impl<'a> Group<'a> {
+    /// A group laid on this ground, `is_lowest` of its step or not.
+    pub fn new(segments: Vec<&'a Segment>, ground: &'a Ground, is_lowest: bool) -> Self {
+        let of_ours = |path: &&str| {
+            let mut directories = segments.iter().flat_map(|segment| segment.directories());
+            directories.any(|directory| directory.path == *path)
+        };
+        let linked = ground.linked.iter().map(String::as_str).filter(of_ours).collect();
+        Self { segments, has_links: is_lowest && ground.is_first, linked }
+    }
+
+    /// Names the bytes of the layer: nothing else of the image matters.
+    pub fn key(&self) -> Digest {
+        let segments: Vec<[u8; 32]> =
+            self.segments.iter().flat_map(|segment| segment.keys()).map(|key| *key.as_bytes()).collect();
+        FramedHasher::new("group 2")
+            .list("segments", segments)
+            .field("links", [u8::from(self.has_links)])
+            .list("linked", &self.linked)
+            .finish()
+    }
+
+    /// Lays the group: first all directories that its packages ship, with the attributes of the first that ships each,
+    /// and then every package's segment with its bytecode. Returns whether the layer's files are the same whatever lies below.
+    pub fn lay<W: Write + Send>(&self, layer: &mut LayerWriter<W>) -> io::Result<bool> {
+        let entries = self.directories()?;
+        layer.entries(0, |writer| {
+            let mut writer = EntryWriter::new(writer);
+            entries.iter().try_for_each(|entry| writer.write_empty(entry))
+        })?;
+        for segment in &self.segments {
+            layer.segment(&segment.path, segment.record.unpacked_size)?;
+            if let Some(bytecode) = &segment.bytecode {
+                layer.segment(&bytecode.path, bytecode.unpacked_size)?;
+            }
+        }
+        Ok(self.linked.is_empty() && self.names_all_parents(&entries)?)
+    }
+
+    fn directories(&self) -> io::Result<Vec<Entry>> {
+        let date = self.segments.iter().map(|segment| segment.record.date).max().unwrap_or_default();
+        let mut wanted: BTreeMap<&str, Directory> = BTreeMap::new();
+        for directory in self.segments.iter().flat_map(|segment| segment.directories()) {
+            wanted.entry(&directory.path).or_insert_with(|| directory.clone());
+        }
+        for path in ALWAYS {
+            wanted.entry(path).or_insert_with(|| plain(path, date));
+        }
+        let mut entries = Vec::new();
+        let merged: Vec<String> = MERGED.iter().map(|name| format!("usr/{name}")).collect();
+        if self.has_links {
+            wanted.entry("usr").or_insert_with(|| plain("usr", date));
+            for (name, path) in MERGED.iter().zip(&merged) {
+                wanted.entry(path).or_insert_with(|| plain(path, date));
+                let kind = Kind::Symlink { target: path.clone().into_bytes() };
+                let metadata = Metadata { mode: 0o777, mtime: date, ..Metadata::default() };
+                entries.push(Entry { path: path_of(name)?, kind, metadata });
+            }
+        }
+        for directory in wanted.values().filter(|directory| !self.linked.contains(directory.path.as_str())) {
+            let path = path_of(&directory.path)?;
+            if !path.is_root() || self.has_links {
+                let Directory { mode, uid, gid, mtime, .. } = *directory;
+                let metadata = Metadata { mode, uid, gid, mtime, ..Metadata::default() };
+                entries.push(Entry { path, kind: Kind::Directory, metadata });
+            }
+        }
+        entries.sort_by(|left, right| left.path.cmp(&right.path));
+        Ok(entries)
+    }
+
+    /// Whether every directory that something lies in is among the entries.
+    fn names_all_parents(&self, entries: &[Entry]) -> io::Result<bool> {
+        let is_directory = |entry: &&Entry| entry.kind == Kind::Directory;
+        let named: BTreeSet<&ImagePath> = entries.iter().filter(is_directory).map(|entry| &entry.path).collect();
+        let is_named = |path: &ImagePath| path.parent().is_none_or(|up| up.is_root() || named.contains(&up));
+        for file in self.segments.iter().flat_map(|segment| &segment.record.files) {
+            if !is_named(&path_of(file)?) {
+                return Ok(false);
+            }
+        }
+        Ok(entries.iter().all(|entry| is_named(&entry.path)))
+    }
+}
+
+/// Gives directories that packages ship the attributes that they have for dpkg, where the layers of groups gave them
+/// others: those that they had before, or else those of the first package that ships them. The right ones are put into
+/// `upper`, over the trees `laid`, of which the first `before` were there before the packages.
+pub fn right_directories(
+    segments: &[Segment],
+    (laid, before): (&[TreeDir], usize),
+    upper: &TreeDir,
+    owners: Owners,
+) -> io::Result<()> {
+    let (mut earlier, mut now) = (Finder::new(&laid[..before]), Finder::new(laid));
+    let sidecars = laid.iter().map(Sidecar::load).collect::<io::Result<Vec<_>>>()?;
+    let attributes = |found: &Found| record::attributes(owners, &found.path, &sidecars[found.tree]);
+    let mut seen = BTreeSet::new();
+    let always = ALWAYS.map(|path| plain(path, 0));
+    for directory in segments.iter().flat_map(Segment::directories).chain(&always) {
+        let path = path_of(&directory.path)?;
+        if path.is_root() || !seen.insert(&directory.path) {
+            continue;
+        }
+        let Some(found) = now.lookup(&path)?.filter(|found| found.metadata.is_dir() && found.tree >= before) else {
+            continue;
+        };
+        let right = match earlier.lookup(&path)?.filter(|found| found.metadata.is_dir()) {
+            Some(found) => attributes(&found)?,
+            None => {
+                let Directory { mode, uid, gid, .. } = *directory;
+                Attributes { mode, uid, gid, ..Attributes::default() }
+            }
+        };
+        if attributes(&found)? == right {
+            continue;
+        }
+        // The directories above are those of the trees below, with nothing changed.
+        let above: Vec<ImagePath> = path.ancestors().filter(|above| !above.is_root()).collect();
+        for above in above.into_iter().rev().filter(|above| !upper.root().join(above.as_path()).exists()) {
+            if let Some(found) = now.lookup(&above)? {
+                set_directory(upper, &above, &attributes(&found)?, owners)?;
+            }
+        }
+        set_directory(upper, &path, &right, owners)?;
     }
     Ok(())
 }
 
-fn directories(segments: &[Segment], below: &View<'_>) -> io::Result<Vec<Entry>> {
-    let date = segments.iter().map(|segment| segment.record.date).max().unwrap_or_default();
-    let plain = |path: &str, mtime| Directory { path: path.to_owned(), mode: 0o755, uid: 0, gid: 0, mtime };
-    let mut wanted: BTreeMap<&str, Directory> = BTreeMap::new();
-    let shipped = segments.iter().flat_map(|segment| &segment.record.directories);
-    let of_bytecode =
-        segments.iter().filter_map(|segment| segment.bytecode.as_ref()).flat_map(|made| &made.directories);
-    for directory in shipped.chain(of_bytecode) {
-        wanted.entry(&directory.path).or_insert_with(|| directory.clone());
+fn set_directory(upper: &TreeDir, path: &ImagePath, attributes: &Attributes, owners: Owners) -> io::Result<()> {
+    let at = upper.root().join(path.as_path());
+    match fs::create_dir(&at) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
     }
-    for path in ["var", "var/lib", "var/lib/dpkg", "var/lib/dpkg/info"] {
-        wanted.entry(path).or_insert_with(|| plain(path, date));
-    }
-    let mut entries = Vec::new();
-    let merged: Vec<String> = MERGED.iter().map(|name| format!("usr/{name}")).collect();
-    let is_first = below.lookup(&path_of("bin")?)?.is_none();
-    if is_first {
-        wanted.entry("usr").or_insert_with(|| plain("usr", date));
-        for (name, path) in MERGED.iter().zip(&merged) {
-            wanted.entry(path).or_insert_with(|| plain(path, date));
-            let kind = Kind::Symlink { target: path.clone().into_bytes() };
-            let metadata = Metadata { mode: 0o777, mtime: date, ..Metadata::default() };
-            entries.push(Entry { path: path_of(name)?, kind, metadata });
-        }
-    }
-    for directory in wanted.values() {
-        let path = path_of(&directory.path)?;
-        // A link that leads to a directory is one, as for dpkg.
-        let present = below.lookup(&below.resolve(&path)?)?.is_some_and(|found| found.metadata.is_dir());
-        if !present || (path.is_root() && is_first) {
-            let Directory { mode, uid, gid, mtime, .. } = *directory;
-            let metadata = Metadata { mode, uid, gid, mtime, ..Metadata::default() };
-            entries.push(Entry { path, kind: Kind::Directory, metadata });
-        }
-    }
-    entries.sort_by(|left, right| left.path.cmp(&right.path));
-    Ok(entries)
+    // Directories carry their records themselves, and need no sidecar.
+    record::set_attributes(owners, &at, attributes, &mut Sidecar::default())
+}
+
+fn plain(path: &str, mtime: i64) -> Directory {
+    Directory { path: path.to_owned(), mode: 0o755, uid: 0, gid: 0, mtime }
 }
 
 fn path_of(text: &str) -> io::Result<ImagePath> {

@@ -3,7 +3,7 @@
 //! Trees hold whiteouts and opaque marks in overlayfs' own form: a character device 0:0, and the attribute
 //! `user.overlay.opaque`. See "overlayfs" in the kernel's documentation, with the mount option `userxattr`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsStr;
 use std::fs::{self, FileType};
 use std::io::{self, Read};
@@ -137,6 +137,64 @@ impl<'a> View<'a> {
             }
         }
         Ok(names.into_iter().filter(|(_, visible)| *visible).map(|(name, _)| name).collect())
+    }
+}
+
+/// Looks many paths up in a view, and remembers which trees have the directories above them: in a stack of many trees
+/// most have nothing to say about a path.
+pub struct Finder<'a> {
+    trees: &'a [TreeDir],
+    /// The trees that show something of each directory, the top one first.
+    known: HashMap<ImagePath, Vec<usize>>,
+}
+
+impl<'a> Finder<'a> {
+    /// Looks into `trees` seen as one, the last on top. They must not change meanwhile.
+    pub fn new(trees: &'a [TreeDir]) -> Self {
+        Self { trees, known: HashMap::new() }
+    }
+
+    /// What [`View::lookup`] finds.
+    pub fn lookup(&mut self, path: &ImagePath) -> io::Result<Option<Found>> {
+        let trees = match path.parent() {
+            Some(parent) => self.showing(&parent)?,
+            None => (0..self.trees.len()).rev().collect(),
+        };
+        for tree in trees {
+            let at = self.trees[tree].root().join(path.as_path());
+            match fs::symlink_metadata(&at) {
+                Ok(metadata) if is_whiteout(&metadata) => return Ok(None),
+                Ok(metadata) => return Ok(Some(Found { tree, path: at, metadata })),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
+    }
+
+    fn showing(&mut self, directory: &ImagePath) -> io::Result<Vec<usize>> {
+        if let Some(known) = self.known.get(directory) {
+            return Ok(known.clone());
+        }
+        let above = match directory.parent() {
+            Some(parent) => self.showing(&parent)?,
+            None => (0..self.trees.len()).rev().collect(),
+        };
+        let mut showing = Vec::new();
+        for tree in above {
+            let at = self.trees[tree].root().join(directory.as_path());
+            match fs::symlink_metadata(&at) {
+                Ok(metadata) if !metadata.is_dir() => break,
+                Ok(_) => showing.push(tree),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(error),
+            }
+            if is_opaque(&at)? {
+                break;
+            }
+        }
+        self.known.insert(directory.clone(), showing.clone());
+        Ok(showing)
     }
 }
 

@@ -13,7 +13,7 @@ use layer::entry::{Entry, ImagePath, Kind, Metadata};
 use layer::read::entries;
 use layer::record::{Owners, Sidecar, TreeDir, attributes};
 use layer::unpack::Unpacker;
-use layer::view::{OPAQUE_XATTR, View};
+use layer::view::{Finder, OPAQUE_XATTR, View};
 use layer::write::{END_OF_ARCHIVE, EntryWriter};
 use rustix::fs::{CWD, FileType, Mode, XattrFlags};
 
@@ -315,4 +315,50 @@ fn modes_that_forbid_writing_do_not_keep_a_plain_user_from_unpacking() {
         assert_eq!((metadata("closed").mtime(), metadata("closed/below").mtime()), (EPOCH, EPOCH));
         assert!(View::new(&trees).lookup(&"closed/setuid".parse().unwrap()).unwrap().is_none());
     });
+}
+
+#[test]
+fn a_finder_finds_what_the_view_shows() {
+    let bench = Bench::new();
+    let trees = [bench.tree("low"), bench.tree("middle"), bench.tree("high")];
+    let [low, middle, high] = &trees;
+    for path in ["a/b/low", "a/b/both", "gone/file", "opaque/old/file", "file/was/directory", "link/target"] {
+        file(low, path, "low");
+    }
+    for path in ["a/b/both", "opaque/new", "file"] {
+        file(middle, path, "middle");
+    }
+    whiteout(middle, "gone");
+    opaque(middle, "opaque");
+    fs::create_dir_all(high.root()).unwrap();
+    symlink("a", high.root().join("link")).unwrap();
+    file(high, "gone/again", "high");
+    let mut finder = Finder::new(&trees);
+    let paths = [
+        "",
+        "a",
+        "a/b",
+        "a/b/low",
+        "a/b/both",
+        "a/b/absent",
+        "absent/a/b",
+        "gone",
+        "gone/file",
+        "gone/again",
+        "opaque",
+        "opaque/old",
+        "opaque/old/file",
+        "opaque/new",
+        "file",
+        "file/was",
+        "file/was/directory",
+        "link",
+        "link/target",
+    ];
+    for path in paths {
+        let path = ImagePath::parse(path).unwrap();
+        let expected = View::new(&trees).lookup(&path).unwrap().map(|found| (found.tree, found.path));
+        let found = finder.lookup(&path).unwrap().map(|found| (found.tree, found.path));
+        assert_eq!(found, expected, "{path}");
+    }
 }

@@ -84,10 +84,14 @@ pub enum Command {
     Up(Up),
     /// Build all or some images of a family into the layout
     Build(Build),
+    /// Say what would be built: the layers of every image, who shares them, and how large they are
+    Plan(Plan),
     /// Push what the layout holds
     Push(Push),
     /// List the images of the layout
     Images(Images),
+    /// Look inside an image of the layout
+    Inspect(Inspect),
     /// Serve the layout as a registry
     Serve(Serve),
     /// Keep a registry's name and password, once the registry has accepted them
@@ -184,6 +188,12 @@ pub struct BuildArgs {
     /// Do every step again, whatever is kept of earlier builds
     #[arg(long)]
     pub no_cache: bool,
+    /// How many layers an image may have, its parent's included [default: what the spec says, or 40]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=127))]
+    pub layer_budget: Option<u16>,
+    /// Cut packages into layers anew; otherwise images that did not change keep the layers that the layout has of them
+    #[arg(long)]
+    pub recut: bool,
     /// After a failure, build what does not depend on it
     #[arg(long)]
     pub keep_going: bool,
@@ -251,6 +261,36 @@ pub struct Build {
 }
 
 #[derive(Debug, Args)]
+pub struct Plan {
+    /// The family's directory [default: .], and then images or patterns if not all are wanted
+    #[arg(value_name = "FAMILY|IMAGE")]
+    pub names: Vec<String>,
+    /// How: for people, for programs, or as a graph for graphviz
+    #[arg(long, value_enum, default_value_t = PlanFormat::Text, value_name = "FORMAT")]
+    pub format: PlanFormat,
+    #[command(flatten)]
+    pub build: BuildArgs,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum PlanFormat {
+    Text,
+    Json,
+    Dot,
+}
+
+#[derive(Debug, Args)]
+pub struct Inspect {
+    /// The image: its whole name, or the part that only one image of the layout has
+    pub image: String,
+    /// Show what is in which layer, instead of the image's documents
+    #[arg(long)]
+    pub layers: bool,
+    #[command(flatten)]
+    pub layout: LayoutArgs,
+}
+
+#[derive(Debug, Args)]
 pub struct Push {
     /// Images or patterns, such as `redis` or `web*` [default: all]
     #[arg(value_name = "IMAGE")]
@@ -302,6 +342,9 @@ pub struct Images {
     /// Show whole digests
     #[arg(long)]
     pub no_trunc: bool,
+    /// Show how much of each image other images of the layout have too, and the sums
+    #[arg(long)]
+    pub sharing: bool,
     #[command(flatten)]
     pub layout: LayoutArgs,
 }

@@ -3,8 +3,10 @@
 pub mod build;
 pub mod doctor;
 pub mod images;
+pub mod inspect;
 pub mod login;
 pub mod meta;
+pub mod plan;
 pub mod push;
 pub mod serve;
 pub mod up;

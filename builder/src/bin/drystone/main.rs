@@ -34,6 +34,8 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
     match arguments.command {
         Command::Up(command) => commands::up::run(&command, output),
         Command::Build(command) => commands::build::run(&command, output),
+        Command::Plan(command) => commands::plan::run(&command),
+        Command::Inspect(command) => commands::inspect::run(&command),
         Command::Push(command) => commands::push::run(&command, output),
         Command::Images(command) => commands::images::run(&command),
         Command::Serve(command) => commands::serve::run(&command),

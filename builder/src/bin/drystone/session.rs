@@ -1,6 +1,6 @@
 //! What commands that build share: the environment and the clock are read here, and the library gets what they say.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,9 +10,11 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use content::FramedHasher;
 use drystone::apt::archive::Archives;
 use drystone::apt::mirror::Mirrors;
-use drystone::build::{Builder, BuiltImage, Options};
+use drystone::build::{Builder, BuiltImage, Groups, Options};
+use drystone::cut::Cut;
 use drystone::events::{Event, Observer};
 use drystone::fetch::Fetcher;
+use drystone::layering::{self, Remembered};
 use drystone::load::{FAMILY_FILE, IMAGE_FILE, LoadedFamily, load};
 use drystone::logs::Logs;
 use drystone::pause::Pause;
@@ -56,13 +58,7 @@ pub struct Built {
 /// Builds the images that `names` ask for: a family's directory first, if there is one, and then images or patterns.
 pub fn build(names: &[String], arguments: &BuildArgs, output: Output) -> Result<Built, Failure> {
     let started = Instant::now();
-    let (family, patterns) = family_and_patterns(names);
-    let loaded = load(&family, &variables(&arguments.set))?;
-    if loaded.family.images.is_empty() {
-        let text = format!("the family `{}` has no images: no directory in it has an {IMAGE_FILE}", family.display());
-        return Err(Failure::Usage(text));
-    }
-    check_patterns(&loaded, &patterns)?;
+    let (loaded, patterns) = load_family(names, arguments)?;
     if arguments.shell_fail {
         shell::must_be_on_terminal()?;
     }
@@ -84,12 +80,7 @@ pub fn build(names: &[String], arguments: &BuildArgs, output: Output) -> Result<
     observer.observe(Event::Note(&sandbox.reason()));
     let cache = Cache::open(&cache_directory)?;
     let layout = Arc::new(Layout::open_or_create(&arguments.layout.layout)?);
-    let fetcher = Fetcher::new().map_err(Failure::of)?;
-    let fetcher = if plan::uses_stand_ins(&loaded.family) {
-        fetcher.with_stand_ins("opencontrail", stand_ins(&cache)?)
-    } else {
-        fetcher
-    };
+    let fetcher = fetcher(&loaded, &cache)?;
     let plan = make_plan(&loaded, &patterns, arguments, &cache, &fetcher)?;
     for source in &plan.stand_ins {
         let text = format!(
@@ -105,6 +96,64 @@ pub fn build(names: &[String], arguments: &BuildArgs, output: Output) -> Result<
     let people = People { observer: observer.as_ref(), interrupt: &interrupt, somebody: somebody.as_ref() };
     let images = run(&loaded, &plan, arguments, &sandbox, (&cache, &layout, &fetcher), &secrets, &people)?;
     Ok(Built { images, layout, observer, interrupt, started })
+}
+
+/// A family thought through, and where it would be built.
+pub struct Planned<'a> {
+    /// What it means.
+    pub plan: &'a Plan<'a>,
+    /// The layers of its packages.
+    pub cut: &'a Cut,
+    /// The layout, if there is one.
+    pub layout: Option<&'a Layout>,
+    /// The cache.
+    pub cache: &'a Cache,
+    /// The names of its images.
+    pub names: &'a BTreeMap<String, Reference>,
+}
+
+/// Plans what [`build`] would build, and builds nothing.
+pub fn plan<T>(
+    names: &[String],
+    arguments: &BuildArgs,
+    then: impl FnOnce(&Planned<'_>) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    let (loaded, patterns) = load_family(names, arguments)?;
+    let cache = Cache::open(cache_directory(arguments.cache.cache_dir.as_deref())?)?;
+    let layout = match arguments.layout.layout.exists() {
+        true => Some(Layout::open(&arguments.layout.layout)?),
+        false => None,
+    };
+    let fetcher = fetcher(&loaded, &cache)?;
+    let plan = make_plan(&loaded, &patterns, arguments, &cache, &fetcher)?;
+    let registry = arguments.registry.as_ref().unwrap_or(&loaded.family.registry.value);
+    let names = references(&plan, registry.as_str(), arguments.tag.as_ref())?;
+    let remembered = match &layout {
+        Some(layout) if !arguments.recut => Remembered::read(layout)?,
+        _ => Remembered::default(),
+    };
+    let reference = |image: &Image| names[image.name.as_str()].clone();
+    let cut = layering::layers(&plan, &remembered, arguments.layer_budget.map(usize::from), &reference)?;
+    then(&Planned { plan: &plan, cut: &cut, layout: layout.as_ref(), cache: &cache, names: &names })
+}
+
+fn load_family(names: &[String], arguments: &BuildArgs) -> Result<(LoadedFamily, Vec<String>), Failure> {
+    let (family, patterns) = family_and_patterns(names);
+    let loaded = load(&family, &variables(&arguments.set))?;
+    if loaded.family.images.is_empty() {
+        let text = format!("the family `{}` has no images: no directory in it has an {IMAGE_FILE}", family.display());
+        return Err(Failure::Usage(text));
+    }
+    check_patterns(&loaded, &patterns)?;
+    Ok((loaded, patterns))
+}
+
+fn fetcher(loaded: &LoadedFamily, cache: &Cache) -> Result<Fetcher, Failure> {
+    let fetcher = Fetcher::new().map_err(Failure::of)?;
+    match plan::uses_stand_ins(&loaded.family) {
+        true => Ok(fetcher.with_stand_ins("opencontrail", stand_ins(cache)?)),
+        false => Ok(fetcher),
+    }
 }
 
 fn make_plan<'a>(
@@ -144,6 +193,8 @@ fn run(
         no_cache: arguments.no_cache,
         keep_going: arguments.keep_going,
         epoch: source_date_epoch()?,
+        layer_budget: arguments.layer_budget.map(usize::from),
+        recut: arguments.recut,
     };
     let places = Places::new(options.jobs);
     let builder = Builder {
@@ -160,6 +211,7 @@ fn run(
         logs: Logs::new(cache.root().join(LOGS)),
         look_around: people.somebody.map(|somebody| somebody as &dyn LookAround),
         pause: Pause::default(),
+        groups: Groups::default(),
     };
     let registry = arguments.registry.as_ref().unwrap_or(&loaded.family.registry.value);
     let names = references(plan, registry.as_str(), arguments.tag.as_ref())?;
@@ -186,7 +238,7 @@ fn references(
     plan: &Plan<'_>,
     registry: &str,
     tag: Option<&spec::Tag>,
-) -> Result<std::collections::BTreeMap<String, Reference>, Failure> {
+) -> Result<BTreeMap<String, Reference>, Failure> {
     let name = |image: &Image| {
         let text = format!("{registry}/{}:{}", image.name, tag.unwrap_or(&image.tag.value));
         let reference = text.parse::<Reference>();

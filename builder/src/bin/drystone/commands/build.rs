@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use drystone::build::BuiltImage;
 use drystone::push::PushTotals;
 
 use crate::args::{Build, Output};
@@ -27,7 +28,7 @@ pub fn run(arguments: &Build, output: Output) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Says in one line what was done.
+/// Says in one line what was done, and what it would take to store the layers in other ways.
 #[expect(clippy::print_stderr, reason = "this is the command line")]
 pub fn eprint_summary(built: &Built) {
     let fresh = built.images.iter().filter(|image| !image.is_cached()).count();
@@ -39,6 +40,12 @@ pub fn eprint_summary(built: &Built) {
         (0, all) => format!("nothing to build: all {all} images are up to date"),
         (fresh, all) => format!("built {fresh} of {all} images"),
     };
+    let whole = built.images.iter().flat_map(|image| &image.layers).map(|layer| layer.size).sum();
+    let own = |image: &BuiltImage| {
+        image.layers.iter().filter(|layer| layer.from == *image.name.as_str()).map(|layer| layer.size).sum::<u64>()
+    };
+    let by_parent = built.images.iter().map(own).sum();
+    let ways = format!("whole {}, shared by parent {}", table::size(whole), table::size(by_parent));
     let seconds = built.started.elapsed().as_secs_f64();
-    eprintln!("{what}; {} layers, {} stored, {seconds:.1} s", layers.len(), table::size(bytes));
+    eprintln!("{what}; {} layers, {} stored ({ways}), {seconds:.1} s", layers.len(), table::size(bytes));
 }

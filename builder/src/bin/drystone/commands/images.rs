@@ -2,8 +2,9 @@
 
 use drystone::error::chain;
 use drystone::image::rfc3339;
-use drystone::listing::{self, Listing, Row};
+use drystone::listing::{self, Listing, Row, Sharing};
 use serde::Serialize;
+use serde_json::json;
 use store::Layout;
 
 use crate::args::Images;
@@ -14,6 +15,9 @@ use crate::table::{ago, columns, size};
 /// Runs the command.
 pub fn run(arguments: &Images) -> Result<(), Failure> {
     let layout = Layout::open(&arguments.layout.layout)?;
+    if arguments.sharing {
+        return sharing(&readable(listing::list(&layout, &[])?), arguments);
+    }
     let rows = readable(listing::list(&layout, &arguments.filter)?);
     let now = session::now();
     match arguments.format.as_str() {
@@ -21,6 +25,44 @@ pub fn run(arguments: &Images) -> Result<(), Failure> {
         "json" => print(&json(&rows)?),
         template => print(&templated(&rows, template, now, arguments.no_trunc)?),
     }
+}
+
+/// The images that pass the filters, with what each shares with any image of the layout.
+fn sharing(rows: &[Row], arguments: &Images) -> Result<(), Failure> {
+    let with_sharing = rows.iter().zip(listing::sharing(rows));
+    let passes = |row: &Row| arguments.filter.iter().all(|filter| filter.passes(&row.labels));
+    let chosen: Vec<(&Row, Sharing)> = with_sharing.filter(|(row, _)| passes(row)).collect();
+    let whole = chosen.iter().fold(0, |sum: u64, (row, _)| sum.saturating_add(row.virtual_size));
+    let once = listing::bytes_once(&chosen.iter().map(|(row, _)| (*row).clone()).collect::<Vec<_>>());
+    match arguments.format.as_str() {
+        "table" => print(&sharing_table(&chosen, whole, once, arguments.no_trunc)),
+        "json" => print(&sharing_json(&chosen, whole, once)?),
+        _ => Err(Failure::Usage("--sharing is for the formats `table` and `json`".to_owned())),
+    }
+}
+
+fn sharing_table(chosen: &[(&Row, Sharing)], whole: u64, once: u64, untruncated: bool) -> String {
+    let header = ["REPOSITORY", "TAG", "IMAGE ID", "VIRTUAL SIZE", "SHARED SIZE", "UNIQUE SIZE"];
+    let cells = |(row, sharing): &(&Row, Sharing)| {
+        let sizes = [row.virtual_size, sharing.shared, sharing.unique].map(size);
+        [vec![row.repository.clone(), row.tag.clone(), id(row, untruncated)], sizes.to_vec()].concat()
+    };
+    let rows: Vec<Vec<String>> =
+        std::iter::once(header.map(str::to_owned).to_vec()).chain(chosen.iter().map(cells)).collect();
+    let count = chosen.len();
+    format!("{}\n{count} images: {} counted whole, {} with each layer once\n", columns(&rows), size(whole), size(once))
+}
+
+fn sharing_json(chosen: &[(&Row, Sharing)], whole: u64, once: u64) -> Result<String, Failure> {
+    let image = |(row, sharing): &(&Row, Sharing)| {
+        let mut object = serde_json::to_value(object(row)).map_err(Failure::of)?;
+        object["shared_size"] = sharing.shared.into();
+        object["unique_size"] = sharing.unique.into();
+        Ok(object)
+    };
+    let images = chosen.iter().map(image).collect::<Result<Vec<_>, Failure>>()?;
+    let whole = json!({"images": images, "totals": {"virtual_size": whole, "layers_once": once}});
+    serde_json::to_string_pretty(&whole).map(|text| text + "\n").map_err(Failure::of)
 }
 
 /// The rows of a listing; images that cannot be read are told of.
@@ -68,7 +110,7 @@ fn json(rows: &[Row]) -> Result<String, Failure> {
 }
 
 fn object(row: &Row) -> Json<'_> {
-    let Row { repository, tag, id, digest, created, virtual_size, stored_size, labels } = row;
+    let Row { repository, tag, id, digest, created, virtual_size, stored_size, labels, layers: _ } = row;
     let created = created.map(rfc3339);
     Json { repository, tag, id: *id, digest: *digest, created, virtual_size: *virtual_size, size: *stored_size, labels }
 }
@@ -132,6 +174,7 @@ mod tests {
             virtual_size: 109_200_000,
             stored_size: 40_000_000,
             labels: [("a".into(), "b".into())].into(),
+            layers: Vec::new(),
         }
     }
 

@@ -112,7 +112,7 @@ fn chosen(layout: &Layout, arguments: &Push) -> Result<Vec<Outgoing>, Failure> {
 }
 
 /// Whether a pattern fits an image by its repository, with its tag, or by its whole name.
-fn names(pattern: &str, reference: &Reference) -> bool {
+pub fn names(pattern: &str, reference: &Reference) -> bool {
     let repository = reference.repository().as_str();
     let tag = reference.tag().map(ToString::to_string).unwrap_or_default();
     let forms = [repository.to_owned(), format!("{repository}:{tag}"), reference.name(), reference.to_string()];

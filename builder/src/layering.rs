@@ -1,0 +1,133 @@
+//! Which packages of a plan lie in which layer: a plan as input of a [`cut`], with what a layout remembers of the last
+//! one.
+//!
+//! The images themselves remember: the descriptor of a layer names its packages, and the manifest the budget. So a cut
+//! lasts as long as the images that have it, goes where they go, and nothing beside them can be lost or be wrong.
+
+use std::collections::BTreeMap;
+
+use oci::Reference;
+use spec::{Image, Step};
+use store::{Layout, StoreError};
+
+use crate::cut::{self, Budget, Cut, OverBudget, Piece, USUAL_BUDGET};
+use crate::error::BuildError;
+use crate::image::{LAYER_BUDGET, packages_of};
+use crate::plan::{Plan, PlannedImage};
+
+/// The cuts of the images in a layout.
+#[derive(Debug, Default)]
+pub struct Remembered {
+    /// By repository.
+    images: BTreeMap<String, Vec<Known>>,
+}
+
+/// An image as a layout has it.
+#[derive(Debug)]
+struct Known {
+    reference: Reference,
+    budget: String,
+    /// The names of the packages of each layer that has some.
+    groups: Vec<Vec<String>>,
+}
+
+impl Remembered {
+    /// Reads a layout. Images that cannot be read are not remembered.
+    pub fn read(layout: &Layout) -> Result<Self, StoreError> {
+        let mut images: BTreeMap<String, Vec<Known>> = BTreeMap::new();
+        for (reference, image) in layout.images()? {
+            let Ok(image) = image else { continue };
+            let Some(budget) = image.manifest.annotations.get(LAYER_BUDGET).cloned() else { continue };
+            let layers = image.manifest.layers.iter().map(packages_of).filter(|packages| !packages.is_empty());
+            let name = |label: &&str| label.split('=').next().unwrap_or_default().to_owned();
+            let groups = layers.map(|packages| packages.iter().map(name).collect()).collect();
+            let repository = reference.repository().to_string();
+            images.entry(repository).or_default().push(Known { reference, budget, groups });
+        }
+        Ok(Self { images })
+    }
+
+    /// The groups of the image that had this name, or else one with another tag or registry, if the budget was the same.
+    fn groups(&self, reference: &Reference, budget: Budget) -> Vec<Vec<&str>> {
+        let known = self.images.get(reference.repository().as_str()).into_iter().flatten();
+        let alike = |image: &&Known| {
+            (image.reference.registry() == reference.registry(), image.reference.tag() == reference.tag())
+        };
+        let found = known.max_by_key(alike).filter(|image| image.budget == written(budget));
+        let groups = found.map(|image| image.groups.as_slice()).unwrap_or_default();
+        groups.iter().map(|group| group.iter().map(String::as_str).collect()).collect()
+    }
+}
+
+/// How many layers an image may have: what the command line says, or its spec, or the family's.
+pub fn budget(image: &Image, asked: Option<usize>) -> Budget {
+    let written = image.layer_budget.as_ref().map(|budget| budget.value as usize);
+    asked.or(written).map_or(Budget::Usual, Budget::Asked)
+}
+
+/// A budget as an annotation says it.
+pub fn written(budget: Budget) -> String {
+    match budget {
+        Budget::Usual => USUAL_BUDGET.to_string(),
+        Budget::Asked(layers) => layers.to_string(),
+    }
+}
+
+/// Cuts the packages of a plan into layers. `asked` is the budget of the command line; `reference` names the images.
+pub fn layers(
+    plan: &Plan<'_>,
+    remembered: &Remembered,
+    asked: Option<usize>,
+    reference: &dyn Fn(&Image) -> Reference,
+) -> Result<Cut, BuildError> {
+    let images: Vec<cut::Image<'_>> = plan
+        .images
+        .iter()
+        .map(|planned| {
+            let budget = budget(planned.image, asked);
+            cut::Image {
+                name: planned.image.name.as_str(),
+                parent: planned.parent,
+                steps: planned.packages.values().map(|packages| packages.iter().map(piece).collect()).collect(),
+                other_layers: other_layers(plan, planned),
+                budget,
+                remembered: remembered.groups(&reference(planned.image), budget),
+            }
+        })
+        .collect();
+    cut::cut(&images).map_err(|error| over_budget(plan, error))
+}
+
+/// The groups of one step, whose place in the spec is given.
+pub fn of_step<'c>(cut: &'c Cut, plan: &Plan<'_>, image: usize, step: usize) -> &'c [cut::Group] {
+    let number = plan.images[image].packages.range(..step).count();
+    &cut.images[image][number]
+}
+
+fn piece(package: &crate::plan::LockedPackage) -> Piece<'_> {
+    // What a package takes in a layer is not known before it is fetched; the archive's own compression comes close.
+    Piece { name: &package.name, digest: package.sha256, size: package.size }
+}
+
+/// How many layers an image's own steps can make besides those of packages.
+pub fn other_layers(plan: &Plan<'_>, planned: &PlannedImage<'_>) -> usize {
+    let triggers = planned.parent.map_or(0, |parent| plan.images[parent].image.on_build.len());
+    let makes = |(place, step): (usize, &Step)| match step {
+        // What the packages' scripts change.
+        Step::Packages(_) => usize::from(planned.packages.get(&place).is_some_and(|packages| !packages.is_empty())),
+        Step::Groups(_) | Step::Users(_) | Step::Files(_) | Step::Run(_) => 1,
+    };
+    triggers + planned.image.steps.iter().enumerate().map(makes).sum::<usize>()
+}
+
+fn over_budget(plan: &Plan<'_>, error: OverBudget) -> BuildError {
+    let OverBudget { image, least, budget } = error;
+    let image = plan.images[image].image;
+    let span = image.layer_budget.as_ref().map_or(&image.name.span, |budget| &budget.span);
+    let title = format!("{} needs {least} layers, and may have {budget}", image.name);
+    BuildError::at(
+        span,
+        title,
+        "its parent's layers count, and one for what packages change, for files and each command",
+    )
+}
