@@ -161,10 +161,18 @@ fn a_default_container_builds_the_same_images_as_root() {
         arguments.iter().map(|argument| argument.strip_prefix("/site/inside").unwrap_or(argument)).collect();
     site.in_container(&docker, &[], &elsewhere).failure(1, &["overlayfs, which cannot hold", "a volume"]);
 
-    // A plain user is told why nothing works, and the ways out.
+    // A plain user is told why nothing can be run, and the ways out.
+    fs::create_dir(site.at("open")).unwrap();
+    fs::set_permissions(site.at("open"), fs::Permissions::from_mode(0o777)).unwrap();
+    let open: Vec<String> = arguments.iter().map(|argument| argument.replace("/site/inside", "/site/open")).collect();
+    let open: Vec<&str> = open.iter().map(String::as_str).collect();
     let ways = ["chroot: needs user id 0, this process has 65534", "seccomp=unconfined", "--user 0"];
-    site.in_container(&docker, &["--user", "65534"], &elsewhere).failure(1, &ways);
+    site.in_container(&docker, &["--user", "65534"], &open).failure(1, &ways);
 
-    let lacking = site.in_container(&docker, &["--cap-drop", "MKNOD", "--cap-drop", "SETFCAP"], &arguments);
+    // What is in the cache needs no sandbox; without it, root is told the same.
+    let dropped = ["--cap-drop", "MKNOD", "--cap-drop", "SETFCAP"];
+    let lacking = site.in_container(&docker, &dropped, &[&arguments[..], &["--no-cache"]].concat());
     lacking.failure(1, &["root lacks the capabilities MKNOD,SETFCAP", "--cap-add MKNOD --cap-add SETFCAP"]);
+    let cached = site.in_container(&docker, &dropped, &arguments).success();
+    assert!(cached.stderr.contains("nothing to build"), "{}", cached.stderr);
 }
