@@ -2,6 +2,7 @@
 //! what each way of storing them would take.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 
 use content::{Digest, FramedHasher};
 use layer::compress::Compression;
@@ -13,8 +14,10 @@ use crate::cut::Cut;
 use crate::error::BuildError;
 use crate::image::packages_of;
 use crate::layering;
+use crate::package::bytecode::{Known, Wanted};
 use crate::package::segment::Segment;
 use crate::plan::{LockedPackage, Plan};
+use crate::python::{Compiling, Interpreter};
 
 /// What a plan comes to.
 #[derive(Debug, Serialize)]
@@ -97,7 +100,7 @@ pub struct Totals {
     pub packages: usize,
     /// How many different layers of packages.
     pub layers: usize,
-    /// One segment of each package: less cannot be stored.
+    /// One segment of each package, with its bytecode: less cannot be stored.
     pub packages_once: u64,
     /// The different layers of packages, as planned.
     pub planned: u64,
@@ -144,7 +147,7 @@ pub fn overview(
         .map(|layer| (packages_of(layer), layer.size))
         .filter(|(packages, _)| !packages.is_empty())
         .collect();
-    let mut sizes = Sizes { sources, known: BTreeMap::new() };
+    let mut sizes = Sizes { sources, bytecode: bytecode(plan, sources)?, known: BTreeMap::new() };
     let mut images: Vec<Option<ImageOverview>> = Vec::new();
     let mut totals = Totals::default();
     let mut distinct: BTreeMap<Digest, u64> = BTreeMap::new();
@@ -189,6 +192,34 @@ pub fn overview(
     totals.not_in_layout = stored.values().filter(|image| image.is_none()).count();
     of_layout(&mut totals, stored.values().flatten());
     Ok(Overview { images, totals })
+}
+
+/// What the cache has of the bytecode of packages, in bytes.
+fn bytecode(plan: &Plan<'_>, sources: &Sources<'_>) -> Result<BTreeMap<Digest, u64>, BuildError> {
+    let mut by_interpreter: BTreeMap<Digest, (&Interpreter, BTreeMap<Digest, &LockedPackage>)> = BTreeMap::new();
+    for planned in plan.images.iter().filter(|planned| planned.wanted) {
+        for (step, packages) in &planned.packages {
+            let Compiling::Once(interpreter) = &planned.compiling[step] else { continue };
+            let (_, compiled) = by_interpreter.entry(interpreter.key()).or_insert((interpreter, BTreeMap::new()));
+            compiled.extend(packages.iter().map(|package| (package.sha256, package)));
+        }
+    }
+    let mut sizes = BTreeMap::new();
+    for (interpreter, compiled) in by_interpreter.into_values() {
+        let (mut packages, mut segments) = (Vec::new(), Vec::new());
+        for package in compiled.into_values() {
+            if let Some(segment) = Segment::kept(sources.cache, package, sources.compression)? {
+                packages.push(package.clone());
+                segments.push(segment);
+            }
+        }
+        for wanted in Wanted::of(&packages, &segments, interpreter, sources.compression, &BTreeSet::new()) {
+            if let Known::Made(bytecode) = wanted.known(sources.cache)? {
+                sizes.insert(packages[wanted.place].sha256, fs::metadata(&bytecode.path)?.len());
+            }
+        }
+    }
+    Ok(sizes)
 }
 
 /// Says of each layer which other images have it.
@@ -240,6 +271,8 @@ fn change(stored: Option<&StoredImage>, layers: &[LayerOverview]) -> Change {
 /// What packages take in layers.
 struct Sizes<'a> {
     sources: &'a Sources<'a>,
+    /// What belongs to packages besides their files.
+    bytecode: BTreeMap<Digest, u64>,
     known: BTreeMap<Digest, (u64, Measure)>,
 }
 
@@ -249,7 +282,10 @@ impl Sizes<'_> {
             return Ok(*known);
         }
         let size = match Segment::kept_size(self.sources.cache, package, self.sources.compression)? {
-            Some(size) => (size, Measure::Segments),
+            Some(size) => {
+                let bytecode = self.bytecode.get(&package.sha256).copied().unwrap_or_default();
+                (size + bytecode, Measure::Segments)
+            }
             None => (package.size, Measure::Debs),
         };
         self.known.insert(package.sha256, size);

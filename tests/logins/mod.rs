@@ -163,7 +163,8 @@ fn a_credential_helper_keeps_the_password_and_the_file_does_not() {
 #[test]
 fn a_password_is_asked_for_at_a_terminal_and_not_shown() {
     let world = World::with_users();
-    let script = "import pty, os, sys\n\
+    let script = "import pty, os, signal, sys\n\
+         signal.alarm(60)\n\
          answers = [(b'Username: ', b'user\\n'), (b'Password: ', b'sekret\\x7f\\x7f\\x7f\\x7f\\x7fecret\\n')]\n\
          pid, terminal = pty.fork()\n\
          if pid == 0:\n    os.execvp(sys.argv[1], sys.argv[1:])\n\

@@ -164,6 +164,12 @@ impl Segment {
         cache.file(Area::Segments, key).is_some() && cache.file(Area::Segments, record_key).is_some()
     }
 
+    /// The whole package's segment, if it is in the cache.
+    pub fn kept(cache: &Cache, package: &LockedPackage, compression: Compression) -> Result<Option<Self>, BuildError> {
+        let (key, record_key) = keys(package, compression, &BTreeSet::new());
+        Self::cached(cache, key, record_key)
+    }
+
     /// How many bytes the whole package's segment has, if it is in the cache.
     pub fn kept_size(
         cache: &Cache,

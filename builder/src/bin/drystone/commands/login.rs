@@ -88,12 +88,17 @@ fn ask(prompt: &str, echo: bool) -> Result<String, Failure> {
     }
     let mut stderr = io::stderr().lock();
     // A closed standard error only hides the question.
-    let _ = stderr.write_all(prompt.as_bytes()).and_then(|()| stderr.flush());
+    let mut show = |text: &str| drop(stderr.write_all(text.as_bytes()).and_then(|()| stderr.flush()));
     if !echo {
+        // Before the question: what is typed at once would be shown, or lost.
+        let silence = Silence::begin().map_err(Failure::of)?;
+        show(prompt);
         let line = read_hidden().map_err(Failure::of)?;
-        let _ = stderr.write_all(b"\n");
+        drop(silence);
+        show("\n");
         return line.ok_or(Failure::Interrupted);
     }
+    show(prompt);
     let mut line = String::new();
     match io::stdin().lock().read_line(&mut line) {
         Ok(0) => Err(Failure::Interrupted),
@@ -102,9 +107,8 @@ fn ask(prompt: &str, echo: bool) -> Result<String, Failure> {
     }
 }
 
-/// Reads a line key by key; none if Ctrl-C or Ctrl-D was pressed. As signals they would leave the terminal mute.
+/// Reads a line key by key from a silent terminal; none if Ctrl-C or Ctrl-D was pressed. As signals they would leave the terminal mute.
 fn read_hidden() -> io::Result<Option<String>> {
-    let _silence = Silence::begin()?;
     let mut line = Vec::new();
     let mut keys = io::stdin().lock().bytes();
     loop {
