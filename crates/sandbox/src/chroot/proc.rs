@@ -22,7 +22,7 @@ use crate::notify::{Answer, Listener, Notification};
 use crate::sys;
 
 /// Plain files; the same on every machine.
-pub(super) const FILES: [(&str, &str); 7] = [
+pub(super) const FILES: [(&str, &str); 8] = [
     ("filesystems", "nodev\tproc\nnodev\ttmpfs\n\text4\n"),
     ("cmdline", "\n"),
     ("swaps", "Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n"),
@@ -30,7 +30,14 @@ pub(super) const FILES: [(&str, &str); 7] = [
     ("self/mounts", "overlay / overlay rw 0 0\nproc /proc proc rw 0 0\n"),
     ("self/mountinfo", "1 0 0:1 / / rw - overlay overlay rw\n2 1 0:2 / /proc rw - proc proc rw\n"),
     ("sys/kernel/ostype", "Linux\n"),
+    ("net/route", ROUTES),
 ];
+
+/// The routes of a machine that has none: the heading, filled up as the kernel does it.
+const ROUTES: &str = concat!(
+    "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT",
+    "                                                       \n"
+);
 
 /// What is read of the machine.
 const MACHINE: [&str; 8] =

@@ -175,11 +175,12 @@ fn paths_of_open_files_work_without_a_mounted_proc() {
     let script = "exec 7</etc/motd; cat /proc/self/fd/0 </etc/motd; cat /dev/fd/7; echo out > /dev/stdout; \
                   echo error > /dev/stderr; mkfifo -m 640 /work/fifo; stat -c %a /work/fifo; readlink /proc/self/exe; \
                   readlink /proc/self/cwd; (echo kept > /dev/stdout) > /work/file; cat /work/file; \
-                  cat /proc/sys/kernel/hostname; cat /proc/1/environ 2>/dev/null || echo hidden";
+                  cat /proc/sys/kernel/hostname; cat /proc/1/environ 2>/dev/null || echo hidden; \
+                  wc -l </proc/net/route";
     let bench = Bench::new(As::Chroot);
     let (base, upper) = (bench.base(), bench.tree("upper"));
     let text = bench.shell(&[&base], &upper, script);
-    let expected = "hello\nhello\nout\nerror\n640\n/bin/busybox\n/\nkept\nstone\nhidden\n";
+    let expected = "hello\nhello\nout\nerror\n640\n/bin/busybox\n/\nkept\nstone\nhidden\n1\n";
     assert_eq!(text, expected);
 }
 
