@@ -22,13 +22,13 @@ use serde::{Deserialize, Serialize};
 use spec::{Command, Diagnostic, ImageName, Span, Step};
 use store::{Area, Cache, CacheWriter, Layout, StoreError};
 
-use crate::cut::{self, Cut};
+use crate::cut;
 use crate::error::{BuildError, chain};
 use crate::events::{Event, Observer};
 use crate::fetch::Fetcher;
 use crate::graph::{self, Outcome};
 use crate::image::{LAYER_BUDGET, Layer, configuration, documents};
-use crate::layering::{self, Remembered};
+use crate::layering;
 use crate::layers::LayerWriter;
 use crate::logs::Logs;
 use crate::package::segment::Segment;
@@ -224,7 +224,8 @@ impl Builder<'_> {
         reference: &(dyn Fn(&spec::Image) -> Reference + Sync),
     ) -> Result<Vec<BuiltImage>, BuildError> {
         self.secrets.check(plan)?;
-        let cut = self.cut(plan, reference)?;
+        let Options { recut, layer_budget, .. } = self.options;
+        let cut = layering::cut(plan, Some(self.layout), recut, layer_budget, reference)?;
         if !self.options.keep_going {
             self.refuse_what_cannot_run(plan, &cut)?;
         }
@@ -253,11 +254,6 @@ impl Builder<'_> {
             self.name(&built)?;
         }
         problem.map_or(Ok(built), Err)
-    }
-
-    fn cut(&self, plan: &Plan<'_>, reference: &dyn Fn(&spec::Image) -> Reference) -> Result<Cut, BuildError> {
-        let remembered = if self.options.recut { Remembered::default() } else { Remembered::read(self.layout)? };
-        layering::layers(plan, &remembered, self.options.layer_budget, reference)
     }
 
     fn name(&self, built: &[BuiltImage]) -> Result<(), BuildError> {

@@ -11,13 +11,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use oci::Registry;
+use registry_client::Options;
 use sandbox::{Rung, RungReport};
 use serde::Serialize;
 
 use crate::apt::mirror::Mirrors;
 
 /// What is to be looked at.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Question {
     /// Where suites are, or why that cannot be known.
     pub mirrors: Result<Mirrors, String>,
@@ -27,8 +28,8 @@ pub struct Question {
     pub suites: Vec<String>,
     /// Where images would be pushed, if that is known.
     pub registry: Option<Registry>,
-    /// Registries that are spoken to over plain HTTP.
-    pub insecure: Vec<Registry>,
+    /// How registries are reached.
+    pub reach: Options,
     /// The cache's directory, if it is known.
     pub cache: Option<PathBuf>,
     /// The layout's directory.

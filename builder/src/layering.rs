@@ -15,9 +15,24 @@ use crate::error::BuildError;
 use crate::image::{LAYER_BUDGET, packages_of};
 use crate::plan::{Plan, PlannedImage};
 
+/// The cut of a plan: as the images of a layout have it, unless there is none, or everything is to be cut anew.
+pub fn cut(
+    plan: &Plan<'_>,
+    layout: Option<&Layout>,
+    recut: bool,
+    layer_budget: Option<usize>,
+    reference: &dyn Fn(&Image) -> Reference,
+) -> Result<Cut, BuildError> {
+    let remembered = match layout {
+        Some(layout) if !recut => Remembered::read(layout)?,
+        _ => Remembered::default(),
+    };
+    layers(plan, &remembered, layer_budget, reference)
+}
+
 /// The cuts of the images in a layout.
 #[derive(Debug, Default)]
-pub struct Remembered {
+struct Remembered {
     /// By repository.
     images: BTreeMap<String, Vec<Known>>,
 }
@@ -74,7 +89,7 @@ pub fn written(budget: Budget) -> String {
 }
 
 /// Cuts the packages of a plan into layers. `asked` is the budget of the command line; `reference` names the images.
-pub fn layers(
+fn layers(
     plan: &Plan<'_>,
     remembered: &Remembered,
     asked: Option<usize>,

@@ -75,8 +75,8 @@ impl Asked {
             }
         };
         let registry = question.registry.clone().map(|registry| {
-            let (asked, insecure) = (registry.clone(), question.insecure.clone());
-            (registry, in_background(move || ping(&asked, insecure, patience)))
+            let (asked, reach) = (registry.clone(), question.reach.clone());
+            (registry, in_background(move || ping(&asked, reach, patience)))
         });
         let certificates = in_background(|| reqwest::blocking::Client::builder().build().is_ok());
         let deadline = Instant::now() + patience;
@@ -180,13 +180,12 @@ fn of_mirror(suite: &str, answers: &[(Url, Result<Release, String>)], named_by: 
     }
 }
 
-fn ping(registry: &Registry, insecure: Vec<Registry>, patience: Duration) -> Result<(), RegistryProblem> {
+fn ping(registry: &Registry, reach: Options, patience: Duration) -> Result<(), RegistryProblem> {
     let retry = RetryPolicy { attempts: 1, ..RetryPolicy::default() };
-    let insecure = insecure.into_iter().collect();
     let other = |error: &(dyn std::error::Error + 'static)| RegistryProblem::Other(chain(error));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| other(&error))?;
     // Its own limit is the longer one, so that it does not matter who gives up first.
-    let options = Options { insecure, retry, stall: patience * 2, ..Options::default() };
+    let options = Options { retry, stall: patience * 2, ..reach };
     let client = Client::new(options).map_err(|error| other(&error))?;
     match runtime.block_on(client.ping(registry)) {
         Ok(()) => Ok(()),
@@ -213,7 +212,7 @@ fn of_registry(registry: &Registry, answer: Result<(), RegistryProblem>) -> Chec
         }
         Err(RegistryProblem::WantsCredentials) => {
             Check::new(name, Status::Warn, format!("{registry} answers, and wants to know who asks"))
-                .fix("a push there needs credentials")
+                .fix(format!("`drystone login {registry}` keeps a credential, or replaces one"))
         }
         Err(RegistryProblem::Other(error)) => {
             Check::new(name, Status::Fail, format!("{registry} is not a registry that can be used: {error}"))

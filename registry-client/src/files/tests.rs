@@ -1,3 +1,5 @@
+//! Files of credentials as other tools write them, read and changed.
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 

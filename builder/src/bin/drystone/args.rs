@@ -24,8 +24,7 @@ Examples:
   drystone push --to registry.example/team
 
 Environment: DRYSTONE_MIRROR, DRYSTONE_LAYOUT, DRYSTONE_CACHE_DIR, SOURCE_DATE_EPOCH, NO_COLOR,
-DOCKER_CONFIG, REGISTRY_AUTH_FILE,
-and HTTP_PROXY, HTTPS_PROXY and NO_PROXY as elsewhere.
+and as elsewhere DOCKER_CONFIG, REGISTRY_AUTH_FILE, HTTP_PROXY, HTTPS_PROXY and NO_PROXY.
 
 Exit codes: 0 done; 1 a build, push or check failed; 2 the command line or a spec is wrong; 130 interrupted.";
 

@@ -14,7 +14,7 @@ use drystone::build::{Builder, BuiltImage, Groups, Options};
 use drystone::cut::Cut;
 use drystone::events::{Event, Observer};
 use drystone::fetch::Fetcher;
-use drystone::layering::{self, Remembered};
+use drystone::layering;
 use drystone::load::{FAMILY_FILE, IMAGE_FILE, LoadedFamily, load};
 use drystone::logs::Logs;
 use drystone::pause::Pause;
@@ -128,12 +128,9 @@ pub fn plan<T>(
     let plan = make_plan(&loaded, &patterns, arguments, &cache, &fetcher)?;
     let registry = arguments.registry.as_ref().unwrap_or(&loaded.family.registry.value);
     let names = references(&plan, registry.as_str(), arguments.tag.as_ref())?;
-    let remembered = match &layout {
-        Some(layout) if !arguments.recut => Remembered::read(layout)?,
-        _ => Remembered::default(),
-    };
     let reference = |image: &Image| names[image.name.as_str()].clone();
-    let cut = layering::layers(&plan, &remembered, arguments.layer_budget.map(usize::from), &reference)?;
+    let budget = arguments.layer_budget.map(usize::from);
+    let cut = layering::cut(&plan, layout.as_ref(), arguments.recut, budget, &reference)?;
     then(&Planned { plan: &plan, cut: &cut, layout: layout.as_ref(), cache: &cache, names: &names })
 }
 

@@ -13,7 +13,7 @@ use spec::{AptIndex, Family};
 
 use crate::args::{Doctor, Output, ReportFormat};
 use crate::failure::{Failure, colors_on};
-use crate::session;
+use crate::{registries, session};
 
 /// How long mirrors and the registry may take.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -45,7 +45,7 @@ fn question(arguments: &Doctor) -> Result<Question, Failure> {
         named_by,
         suites: family.as_ref().map_or_else(|| vec![USUAL_SUITE.to_owned()], suites),
         registry: arguments.registry.clone().or_else(|| family.as_ref().and_then(of_family)),
-        insecure: arguments.registries.insecure.clone(),
+        reach: registries::options_with_kept_credentials(&arguments.registries)?,
         // Not to know where is a finding of its own.
         cache: session::cache_directory(arguments.cache.cache_dir.as_deref()).ok(),
         layout: arguments.layout.layout.clone(),
