@@ -1,5 +1,5 @@
-//! Which packages of a plan lie in which layer: a plan as input of a [`cut`], with what a layout remembers of the last
-//! one.
+//! Which packages of a plan lie in which layer: a plan as input of a [`mod@cut`], with what a layout remembers of the
+//! last one.
 //!
 //! The images themselves remember: the descriptor of a layer names its packages, and the manifest the budget. So a cut
 //! lasts as long as the images that have it, goes where they go, and nothing beside them can be lost or be wrong.
