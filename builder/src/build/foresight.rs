@@ -10,7 +10,10 @@ use oci::Platform;
 use spec::{Command, Diagnostic, Diagnostics, Step};
 use store::Area;
 
-use super::{Builder, State, StepRecord, StoredLayer, command_cannot_run, packages_span, scripts_cannot_run};
+use super::command::command_cannot_run;
+use super::packages::{packages_span, scripts_cannot_run};
+use super::step::{StepRecord, StoredLayer};
+use super::{Builder, State};
 use crate::cut::{self, Cut};
 use crate::error::BuildError;
 use crate::image::configuration;

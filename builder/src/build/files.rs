@@ -1,0 +1,50 @@
+//! Steps that put files in.
+
+use std::io;
+
+use content::Digest;
+use layer::view::View;
+use spec::ImageName;
+
+use super::step::{StepName, StepRecord};
+use super::{Builder, State, StepReport};
+use crate::error::BuildError;
+use crate::steps::files::{Files, Inputs};
+
+impl Builder<'_> {
+    pub(super) fn files(
+        &self,
+        image: &ImageName,
+        files: &Files,
+        state: &mut State,
+        reports: &mut Vec<StepReport>,
+    ) -> Result<(), BuildError> {
+        let key = self.files_key(files, state);
+        let name = StepName { kind: "files", described: "files", key };
+        self.step(image, &name, state, reports, |state| {
+            let below = self.trees(&state.layers)?;
+            let layer = self.layer(key, image, &files.describe(), Vec::new(), |layer| {
+                let mut failed = None;
+                let written = layer.counted_entries(|writer| {
+                    files.write(&View::new(&below), state.epoch, writer).map_err(|error| {
+                        failed = Some(error);
+                        io::Error::other("see the error kept beside")
+                    })
+                });
+                match failed {
+                    Some(error) => Err(error),
+                    None => Ok(written.map(|()| true)?),
+                }
+            })?;
+            Ok(StepRecord { layers: layer.into_iter().collect(), epoch: state.epoch })
+        })
+    }
+
+    pub(super) fn inputs(&self) -> Inputs<'_> {
+        Inputs { family: &self.options.family, fetcher: self.fetcher, cache: self.cache }
+    }
+
+    pub(super) fn files_key(&self, files: &Files, state: &State) -> Digest {
+        self.key("files 1", state).field("files", files.key().as_bytes()).finish()
+    }
+}

@@ -1,0 +1,220 @@
+//! Steps that lay packages: segments, the layers of groups, and the scripts that follow.
+
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+
+use content::{Digest, FramedHasher};
+use layer::record::TreeDir;
+use layer::view::View;
+use spec::{Diagnostic, ImageName, Span, Step};
+use store::Area;
+
+use super::step::{StepName, StepRecord, StoredLayer};
+use super::{Builder, State, StepReport};
+use crate::cut;
+use crate::error::BuildError;
+use crate::package::segment::Segment;
+use crate::plan::LockedPackage;
+use crate::python::Compiling;
+use crate::steps::bytecode::Compiler;
+use crate::steps::configure::{self, Waiting};
+use crate::steps::packages::{Ground, Group, Workshop, right_directories};
+
+/// A step that lays packages, as it is done.
+pub(super) struct PackagesStep<'a> {
+    pub(super) image: &'a ImageName,
+    /// In the order in which they are unpacked.
+    pub(super) packages: &'a [LockedPackage],
+    /// The packages of each layer.
+    pub(super) groups: &'a [cut::Group],
+    /// Who compiles their modules.
+    pub(super) compiling: &'a Compiling,
+    /// Where the spec asks for them.
+    pub(super) span: &'a Span,
+    pub(super) workshop: Workshop<'a>,
+}
+
+impl PackagesStep<'_> {
+    fn cannot_run(&self) -> Diagnostic {
+        scripts_cannot_run(self.image, self.packages, self.span)
+    }
+}
+
+impl Builder<'_> {
+    /// What compiles the modules of a step's packages, if that is done apart from the image.
+    pub(super) fn compiler<'b>(&'b self, step: &'b PackagesStep<'b>) -> Option<Compiler<'b>> {
+        let Compiling::Once(interpreter) = step.compiling else { return None };
+        let (workshop, image, owners) = (&step.workshop, step.image, self.sandbox.owners());
+        Some(Compiler { workshop, runner: self.runner(), owners, image, interpreter })
+    }
+
+    /// The segments of a step's packages, with their bytecode.
+    pub(super) fn segments(&self, step: &PackagesStep<'_>, below: &[TreeDir]) -> Result<Vec<Segment>, BuildError> {
+        let mut segments = step.workshop.segments(step.packages)?;
+        if let Some(compiler) = self.compiler(step) {
+            self.must_run(|| step.cannot_run())?;
+            compiler.compile(step.packages, &mut segments, &View::new(below))?;
+        }
+        Ok(segments)
+    }
+
+    /// Removes what the disk damaged of the packages' segments and bytecode. Returns whether there was any.
+    pub(super) fn discard_damaged(&self, step: &PackagesStep<'_>, below: &[TreeDir]) -> Result<bool, BuildError> {
+        let PackagesStep { packages, workshop, .. } = step;
+        let damaged = workshop.discard_damaged(packages)?;
+        let Some(compiler) = self.compiler(step) else { return Ok(damaged) };
+        Ok(compiler.discard_damaged(packages, &workshop.segments(packages)?, &View::new(below))? || damaged)
+    }
+
+    pub(super) fn packages(
+        &self,
+        step: &PackagesStep<'_>,
+        state: &mut State,
+        reports: &mut Vec<StepReport>,
+    ) -> Result<(), BuildError> {
+        let PackagesStep { image, packages, .. } = step;
+        if packages.is_empty() {
+            return Ok(());
+        }
+        let key = self.packages_key(packages, step.groups, step.compiling, state);
+        let described = counted(packages.len());
+        let name = StepName { kind: "packages", described: &described, key };
+        let before = state.layers.len();
+        self.step(image, &name, state, reports, |state| {
+            let below = self.trees(&state.layers)?;
+            match self.lay(step, &below, state) {
+                // What the disk damaged can be made again.
+                Err(BuildError::Io(_)) if self.discard_damaged(step, &below)? => self.lay(step, &below, state),
+                other => other,
+            }
+        })?;
+        self.configure(step, before, state, reports)
+    }
+
+    /// Lays the packages of a step, each group as one layer.
+    pub(super) fn lay(
+        &self,
+        step: &PackagesStep<'_>,
+        below: &[TreeDir],
+        state: &State,
+    ) -> Result<StepRecord, BuildError> {
+        let segments = self.segments(step, below)?;
+        let newest = segments.iter().map(|segment| segment.record.date).max().unwrap_or(0);
+        let epoch = self.options.epoch.unwrap_or_else(|| state.epoch.max(newest));
+        let ground = Ground::survey(&segments, below)?;
+        let mut layers = Vec::with_capacity(step.groups.len());
+        for (place, members) in step.groups.iter().enumerate() {
+            if self.interrupt.load(Ordering::Relaxed) {
+                return Err(BuildError::Interrupted);
+            }
+            let group = Group::new(members.iter().map(|member| &segments[*member]).collect(), &ground, place == 0);
+            let labels = members.iter().map(|member| step.packages[*member].label()).collect();
+            layers.push(self.group(step.image, &group, labels)?);
+        }
+        Ok(StepRecord { layers, epoch })
+    }
+
+    /// The layer of a group, which may have been made for another image.
+    pub(super) fn group(
+        &self,
+        image: &ImageName,
+        group: &Group<'_>,
+        labels: Vec<String>,
+    ) -> Result<StoredLayer, BuildError> {
+        let key = group.key();
+        let made = || self.groups.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let record_key = FramedHasher::new("group record").field("group", key.as_bytes()).finish();
+        let _laying = self.cache.lock(Area::Layers, key, &mut || {})?;
+        let known = made().get(&key).cloned();
+        let found = match known {
+            None if !self.options.no_cache => self.cache.get_json(Area::Steps, record_key)?,
+            found => found,
+        };
+        if let Some(found) = found
+            && self.is_stored(&found)?
+        {
+            made().insert(key, found.clone());
+            return Ok(found);
+        }
+        let made_by = format!("drystone: {}", counted(labels.len()));
+        let mut stands_alone = false;
+        let laid = self.layer(key, image, &made_by, labels, |layer| {
+            stands_alone = group.lay(layer)?;
+            Ok(true)
+        })?;
+        let mut stored = laid.expect("a group has packages");
+        stored.layer.stands_alone = stands_alone;
+        self.cache.put_json(Area::Steps, record_key, &stored)?;
+        made().insert(key, stored.clone());
+        Ok(stored)
+    }
+
+    /// Runs the scripts of packages that were laid over the first `before` layers.
+    pub(super) fn configure(
+        &self,
+        step: &PackagesStep<'_>,
+        before: usize,
+        state: &mut State,
+        reports: &mut Vec<StepReport>,
+    ) -> Result<(), BuildError> {
+        let PackagesStep { image, packages, compiling, .. } = step;
+        let key = self.configure_key(state);
+        let name = StepName { kind: "configure", described: "maintainer scripts", key };
+        self.step(image, &name, state, reports, |state| {
+            let laid = self.trees(&state.layers)?;
+            let stack = (laid.as_slice(), before);
+            let segments = self.segments(step, &laid)?;
+            let waiting = Waiting { packages, segments: &segments, compiling };
+            let runs = configure::has_dpkg(&View::new(&laid))?;
+            let made_by = if runs { "drystone: maintainer scripts" } else { "drystone: package database" };
+            if runs {
+                self.must_run(|| step.cannot_run())?;
+            }
+            let layer = self.changed(image, made_by, key, &laid, state.epoch, |upper| {
+                right_directories(&segments, stack, upper, self.sandbox.owners())?;
+                match runs {
+                    true => configure::run(&self.runner(), image, &waiting, stack, upper, state.epoch),
+                    false => configure::without_dpkg(image, &waiting, stack, upper),
+                }
+            })?;
+            Ok(StepRecord { layers: layer.into_iter().collect(), epoch: state.epoch })
+        })
+    }
+
+    pub(super) fn packages_key(
+        &self,
+        packages: &[LockedPackage],
+        groups: &[cut::Group],
+        compiling: &Compiling,
+        state: &State,
+    ) -> Digest {
+        let digests: Vec<&[u8; 32]> = packages.iter().map(|package| package.sha256.as_bytes()).collect();
+        let groups = groups.iter().map(|group| group.iter().map(usize::to_string).collect::<Vec<_>>().join(" "));
+        self.key("packages 5", state)
+            .list("debs", digests)
+            .list("groups", groups.collect::<Vec<_>>())
+            .field("compiling", compiling.key())
+            .finish()
+    }
+
+    pub(super) fn configure_key(&self, state: &State) -> Digest {
+        self.key(configure::VERSION, state).finish()
+    }
+}
+
+/// A number of packages in words.
+pub(super) fn counted(packages: usize) -> String {
+    if packages == 1 { "1 package".to_owned() } else { format!("{packages} packages") }
+}
+
+/// Where a step asks for packages.
+pub(super) fn packages_span<'a>(image: &'a spec::Image, step: &'a Step) -> &'a Span {
+    match step {
+        Step::Packages(requests) => requests.first().map_or(&image.name.span, |request| &request.span),
+        _ => &image.name.span,
+    }
+}
+
+pub(super) fn scripts_cannot_run(image: &ImageName, packages: &[LockedPackage], span: &Span) -> Diagnostic {
+    Diagnostic::new(span.clone(), format!("{image}: the scripts of {} cannot be run", counted(packages.len())))
+}

@@ -1,0 +1,59 @@
+//! The unpacked trees of layers, over which steps work; kept in the cache.
+
+use content::{Digest, FramedHasher};
+use layer::compress::decompress;
+use layer::record::TreeDir;
+use layer::unpack::Unpacker;
+use store::Area;
+
+use super::Builder;
+use crate::error::BuildError;
+use crate::image::Layer;
+
+impl Builder<'_> {
+    /// The unpacked trees of layers, the lowest first.
+    pub(super) fn trees(&self, layers: &[Layer]) -> Result<Vec<TreeDir>, BuildError> {
+        let mut trees = Vec::with_capacity(layers.len());
+        let mut chain = self.tree_key();
+        for layer in layers {
+            let key = |below: Digest| {
+                FramedHasher::new("tree")
+                    .field("below", below.as_bytes())
+                    .field("layer", layer.diff_id.0.as_bytes())
+                    .finish()
+            };
+            chain = key(chain);
+            // What stands alone is unpacked once, whatever it lies on.
+            let tree = match layer.stands_alone {
+                true => self.tree(key(self.tree_key()), layer, &[])?,
+                false => self.tree(chain, layer, &trees)?,
+            };
+            trees.push(tree);
+        }
+        Ok(trees)
+    }
+
+    /// Trees are kept apart by how they store owners, and where that is by a map of ids, by the map: those of one kind
+    /// may be unreadable for a builder of another.
+    pub(super) fn tree_key(&self) -> Digest {
+        FramedHasher::new("trees 1").field("owners", self.sandbox.kind_of_trees()).finish()
+    }
+
+    pub(super) fn tree(&self, key: Digest, layer: &Layer, below: &[TreeDir]) -> Result<TreeDir, BuildError> {
+        const TREE: &str = "tree";
+        if let Some(found) = self.cache.tree(key)? {
+            return Ok(TreeDir::new(found.join(TREE)));
+        }
+        let _unpacking = self.cache.lock(Area::Trees, key, &mut || {})?;
+        if let Some(found) = self.cache.tree(key)? {
+            return Ok(TreeDir::new(found.join(TREE)));
+        }
+        let new = self.cache.new_tree()?;
+        let tree = TreeDir::create(new.path().join(TREE))?;
+        let mut unpacker = Unpacker::new(&tree, below, self.sandbox.owners())?;
+        let stored = self.layout.open_blob(layer.digest, layer.size)?;
+        layer::read::entries(decompress(stored)?, |entry, content| unpacker.apply(&entry, content))?;
+        unpacker.finish()?;
+        Ok(TreeDir::new(new.commit(key)?.join(TREE)))
+    }
+}
