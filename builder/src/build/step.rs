@@ -8,7 +8,7 @@ use layer::compress::Compression;
 use layer::record::TreeDir;
 use oci::MediaType;
 use serde::{Deserialize, Serialize};
-use spec::{Diagnostic, ImageName};
+use spec::ImageName;
 use store::{Area, CacheWriter, StoreError};
 
 use super::{Builder, State, StepReport};
