@@ -14,6 +14,7 @@
 
 pub mod accounts;
 pub mod apt;
+pub mod archive;
 pub mod build;
 pub mod contents;
 pub mod cut;

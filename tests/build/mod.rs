@@ -6,6 +6,7 @@ mod archives;
 mod damage;
 pub mod layers;
 mod outcome;
+mod outputs;
 mod packages;
 mod registries;
 mod runs;

@@ -187,13 +187,23 @@ impl Bench {
 
     /// A manifest of the layout, by the name of its image.
     pub fn manifest(&self, image: &str) -> Value {
-        let index = read_json(&self.at("oci/index.json"));
-        let name = |manifest: &&Value| {
-            let name = manifest["annotations"]["org.opencontainers.image.ref.name"].as_str().unwrap_or_default();
+        self.manifest_where(image, |name| {
             name.split('/').next_back().and_then(|name| name.split(':').next()) == Some(image)
+        })
+    }
+
+    /// A manifest of the layout, by the whole name.
+    pub fn manifest_of(&self, reference: &str) -> Value {
+        self.manifest_where(reference, |name| name == reference)
+    }
+
+    fn manifest_where(&self, wanted: &str, is_wanted: impl Fn(&str) -> bool) -> Value {
+        let index = read_json(&self.at("oci/index.json"));
+        let has_name = |manifest: &&Value| {
+            is_wanted(manifest["annotations"]["org.opencontainers.image.ref.name"].as_str().unwrap_or_default())
         };
-        let found = index["manifests"].as_array().unwrap().iter().find(name);
-        let digest = found.unwrap_or_else(|| panic!("no {image} in {index}"))["digest"].as_str().unwrap();
+        let found = index["manifests"].as_array().unwrap().iter().find(has_name);
+        let digest = found.unwrap_or_else(|| panic!("no {wanted} in {index}"))["digest"].as_str().unwrap();
         read_json(&self.blob(digest))
     }
 

@@ -25,7 +25,8 @@ use crate::blob_writer::{self, sync_directory};
 use crate::scratch::{self, Scratch, ScratchFile};
 use crate::{BlobWriter, StoreError};
 
-const LAYOUT_MARKER: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
+/// What the file `oci-layout` says.
+pub const LAYOUT_MARKER: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
 /// The largest `index.json` that is read: some hundred thousand images.
 const MAX_INDEX_SIZE: u64 = 256 << 20;
 

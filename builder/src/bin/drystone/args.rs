@@ -10,6 +10,8 @@ use oci::Registry;
 use registry_client::LoginScope;
 use sandbox::Choice;
 
+use crate::destination::Destination;
+
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Green.on_default().bold())
     .usage(AnsiColor::Green.on_default().bold())
@@ -245,6 +247,8 @@ pub struct Up {
     #[arg(long)]
     pub once: bool,
     #[command(flatten)]
+    pub output: OutputArgs,
+    #[command(flatten)]
     pub build: BuildArgs,
     #[command(flatten)]
     pub registry: RegistryArgs,
@@ -256,7 +260,21 @@ pub struct Build {
     #[arg(value_name = "FAMILY|IMAGE")]
     pub names: Vec<String>,
     #[command(flatten)]
+    pub output: OutputArgs,
+    #[command(flatten)]
     pub build: BuildArgs,
+}
+
+/// Where images go besides the layout.
+#[derive(Clone, Debug, Args)]
+pub struct OutputArgs {
+    /// Write the images that were asked for there too; may be given several times
+    ///
+    /// `oci` is a layout in a directory; `oci-archive` and `docker-archive` are one file, or with dest=- standard output.
+    /// What the images stand on is written in its own right only if it was asked for too. `docker load` and `podman
+    /// load` read a docker-archive.
+    #[arg(long = "output", value_name = "type=oci|oci-archive|docker-archive,dest=PATH")]
+    pub destinations: Vec<Destination>,
 }
 
 #[derive(Debug, Args)]

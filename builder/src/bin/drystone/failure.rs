@@ -1,6 +1,7 @@
 //! What went wrong, as the person at the terminal reads it, and as a script sees it in the exit code.
 
 use std::io::{self, IsTerminal, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
 use drystone::apt::archive::ArchiveError;
@@ -58,6 +59,16 @@ impl Failure {
             }
             false => Self::of(error),
         }
+    }
+
+    /// Something failed while an archive was written.
+    pub fn of_archive(error: drystone::archive::ArchiveError) -> Self {
+        Self::of_storage(error)
+    }
+
+    /// A file could not be written.
+    pub fn of_storage_at(path: &Path, source: io::Error) -> Self {
+        Self::of_storage(store::StoreError::Io { action: "write", path: path.to_owned(), source })
     }
 
     /// Shows the place in a spec that led to it. That may help nobody but whoever can change the spec, but it says what

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use content::FramedHasher;
 use drystone::apt::archive::Archives;
 use drystone::apt::mirror::Mirrors;
+use drystone::archive::Named;
 use drystone::build::{Builder, BuiltImage, Groups, Options};
 use drystone::cut::Cut;
 use drystone::events::{Event, Observer};
@@ -22,12 +23,13 @@ use drystone::plan::{self, Plan};
 use drystone::secrets::Secrets;
 use drystone::steps::commands::LookAround;
 use drystone::steps::packages::Places;
-use oci::Reference;
+use oci::{Platform, Reference};
 use sandbox::Sandbox;
 use spec::{Image, Variables};
 use store::{Cache, Layout};
 
 use crate::args::{BuildArgs, ColorKind, MirrorArgs, Output, SecretArgument, SecretSource};
+use crate::destination::{self, Destination};
 use crate::failure::Failure;
 use crate::progress;
 use crate::shell::{self, AtTerminal};
@@ -45,6 +47,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub struct Built {
     /// Its images, parents first.
     pub images: Vec<BuiltImage>,
+    /// The images or patterns that were asked for; if there are none, all images were.
+    patterns: Vec<String>,
     /// Where they are.
     pub layout: Arc<Layout>,
     /// Who is told of what follows.
@@ -53,6 +57,21 @@ pub struct Built {
     pub interrupt: Arc<AtomicBool>,
     /// When the command was started.
     pub started: Instant,
+}
+
+impl Built {
+    /// The images that were asked for, without those that only came along and those that are only parents for others.
+    pub fn asked(&self) -> impl Iterator<Item = &BuiltImage> {
+        let asked = |name: &str| self.patterns.is_empty() || self.patterns.iter().any(|pattern| matches(pattern, name));
+        self.images.iter().filter(move |image| !image.build_only && asked(image.name.as_str()))
+    }
+
+    /// Writes the images that were asked for to these places.
+    pub fn write_to(&self, destinations: &[Destination]) -> Result<(), Failure> {
+        let images: Vec<Named> = self.asked().map(|image| (image.reference.clone(), image.manifest.clone())).collect();
+        let (observer, platform) = (self.observer.as_ref(), Platform::linux("amd64"));
+        destination::write(destinations, &self.layout, &images, &platform, observer, &self.interrupt)
+    }
 }
 
 /// Builds the images that `names` ask for: a family's directory first, if there is one, and then images or patterns.
@@ -95,7 +114,7 @@ pub fn build(names: &[String], arguments: &BuildArgs, output: Output) -> Result<
     }
     let people = People { observer: observer.as_ref(), interrupt: &interrupt, somebody: somebody.as_ref() };
     let images = run(&loaded, &plan, arguments, &sandbox, (&cache, &layout, &fetcher), &secrets, &people)?;
-    Ok(Built { images, layout, observer, interrupt, started })
+    Ok(Built { images, patterns, layout, observer, interrupt, started })
 }
 
 /// A family thought through, and where it would be built.

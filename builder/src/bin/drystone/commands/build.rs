@@ -8,10 +8,12 @@ use drystone::push::PushTotals;
 use crate::args::{Build, Output};
 use crate::failure::Failure;
 use crate::session::{self, Built};
-use crate::{metadata, table};
+use crate::{destination, metadata, table};
 
 /// Runs the command.
 pub fn run(arguments: &Build, output: Output) -> Result<(), Failure> {
+    let destinations = &arguments.output.destinations;
+    destination::check(destinations)?;
     let built = session::build(&arguments.names, &arguments.build, output)?;
     let seconds = built.started.elapsed().as_secs_f64();
     if let Some(path) = &arguments.build.metadata_file {
@@ -21,11 +23,23 @@ pub fn run(arguments: &Build, output: Output) -> Result<(), Failure> {
     for image in built.images.iter().filter(|image| !image.build_only) {
         let _ = writeln!(text, "{} {}", image.reference, image.manifest.digest);
     }
-    session::print(&text)?;
+    built.write_to(destinations)?;
+    if destination::takes_stdout(destinations) {
+        eprint(output, &text);
+    } else {
+        session::print(&text)?;
+    }
     if !output.quiet {
         eprint_summary(&built);
     }
     Ok(())
+}
+
+#[expect(clippy::print_stderr, reason = "this is the command line")]
+fn eprint(output: Output, text: &str) {
+    if !output.quiet {
+        eprint!("{text}");
+    }
 }
 
 /// Says in one line what was done, and what it would take to store the layers in other ways.

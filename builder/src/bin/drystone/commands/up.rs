@@ -18,16 +18,23 @@ use tokio::task::JoinHandle;
 use crate::args::{Output, Up};
 use crate::commands::{build, images};
 use crate::failure::Failure;
-use crate::metadata;
 use crate::registries;
 use crate::session::{self, Built};
+use crate::{destination, metadata};
 
 /// Runs the command.
 pub fn run(arguments: &Up, output: Output) -> Result<(), Failure> {
+    let destinations = &arguments.output.destinations;
+    destination::check(destinations)?;
+    if destination::takes_stdout(destinations) {
+        let text = "`up` lists the images on standard output: name a file, or use `drystone build`";
+        return Err(Failure::Usage(text.to_owned()));
+    }
     let built = session::build(&arguments.names, &arguments.build, output)?;
     if !output.quiet {
         build::eprint_summary(&built);
     }
+    built.write_to(destinations)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::of)?;
     let done = runtime.block_on(push_and_list(arguments, output, &built));
     runtime.shutdown_timeout(Duration::from_millis(200));

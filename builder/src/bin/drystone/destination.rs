@@ -1,0 +1,240 @@
+//! `--output`: where images go besides the layout, as BuildKit spells it, and how they get there.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufWriter, IsTerminal, Write};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use drystone::archive::{self, Format, Named};
+use drystone::events::{Event, Observer};
+use oci::Platform;
+use store::Layout;
+
+use crate::failure::Failure;
+use crate::table;
+
+/// What is written, and where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Destination {
+    kind: Kind,
+    place: Place,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// A layout in a directory.
+    Layout,
+    /// One file.
+    Archive(Format),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Place {
+    Stdout,
+    Path(PathBuf),
+}
+
+impl FromStr for Destination {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let expected = "expected type=oci|oci-archive|docker-archive,dest=PATH";
+        let (mut kind, mut place) = (None, None);
+        for field in text.split(',') {
+            let (key, value) = field.split_once('=').ok_or(expected)?;
+            let known = match key {
+                "type" => kind.replace(kind_of(value)?).is_some(),
+                "dest" if value.is_empty() => return Err(format!("`dest` is empty: {expected}")),
+                "dest" => place.replace(place_of(value)).is_some(),
+                _ => return Err(format!("`{key}` is not known: {expected}")),
+            };
+            if known {
+                return Err(format!("`{key}` is given twice: {expected}"));
+            }
+        }
+        let kind = kind.ok_or_else(|| format!("`type` is missing: {expected}"))?;
+        let place = place.ok_or_else(|| format!("`dest` is missing: {expected}"))?;
+        match (kind, &place) {
+            (Kind::Layout, Place::Stdout) => Err("a layout is a directory: `dest=-` is for archives".to_owned()),
+            _ => Ok(Self { kind, place }),
+        }
+    }
+}
+
+fn kind_of(text: &str) -> Result<Kind, String> {
+    match text {
+        "oci" => Ok(Kind::Layout),
+        "oci-archive" => Ok(Kind::Archive(Format::Oci)),
+        "docker-archive" | "docker" => Ok(Kind::Archive(Format::Docker)),
+        other => Err(format!("`{other}` is not a type: there are oci (a directory), oci-archive and docker-archive")),
+    }
+}
+
+fn place_of(text: &str) -> Place {
+    if text == "-" { Place::Stdout } else { Place::Path(text.into()) }
+}
+
+/// Whether one of these is standard output, which then is for nothing else.
+pub fn takes_stdout(destinations: &[Destination]) -> bool {
+    destinations.iter().any(|destination| destination.place == Place::Stdout)
+}
+
+/// Says what is wrong with these before anything is built.
+pub fn check(destinations: &[Destination]) -> Result<(), Failure> {
+    let to_stdout = destinations.iter().filter(|destination| destination.place == Place::Stdout).count();
+    if to_stdout > 1 {
+        return Err(Failure::Usage("only one --output can go to standard output".to_owned()));
+    }
+    if to_stdout == 1 && io::stdout().is_terminal() {
+        return Err(Failure::Usage(
+            "an archive is not for a terminal: redirect standard output, or name a file".into(),
+        ));
+    }
+    for destination in destinations {
+        if let Place::Path(path) = &destination.place {
+            let twice = destinations.iter().filter(|other| other.place == destination.place).count() > 1;
+            let (is_layout, is_directory) = (destination.kind == Kind::Layout, path.is_dir());
+            let problem = match () {
+                () if twice => "more than one --output would write it",
+                () if !is_layout && is_directory => "it is a directory, and the archive would be a file",
+                () if is_layout && path.exists() && !is_directory => "it is a file, and a layout is a directory",
+                () if !is_layout && !directory_of(path).is_dir() => "its directory does not exist",
+                () => continue,
+            };
+            return Err(Failure::Usage(format!("--output to `{}`: {problem}", path.display())));
+        }
+    }
+    Ok(())
+}
+
+/// Writes images to all destinations. Files appear whole or not at all.
+pub fn write(
+    destinations: &[Destination],
+    layout: &Layout,
+    images: &[Named],
+    platform: &Platform,
+    observer: &dyn Observer,
+    interrupt: &AtomicBool,
+) -> Result<(), Failure> {
+    if !destinations.is_empty() && images.is_empty() {
+        return Err(Failure::new("there are no images to write: those that were built are only parents for others"));
+    }
+    for Destination { kind, place } in destinations {
+        let what = match (kind, place) {
+            (Kind::Archive(format), place) => {
+                let bytes = write_archive(place, interrupt, |out| {
+                    archive::write(*format, layout, images, platform, out).map_err(Failure::of_archive)
+                })?;
+                table::size(bytes)
+            }
+            (Kind::Layout, Place::Path(directory)) => {
+                archive::copy_into(layout, &Layout::open_or_create(directory)?, images).map_err(Failure::of_archive)?;
+                "a layout".to_owned()
+            }
+            (Kind::Layout, Place::Stdout) => unreachable!("refused when it was parsed"),
+        };
+        let count = match images.len() {
+            1 => "1 image".to_owned(),
+            several => format!("{several} images"),
+        };
+        let place = match place {
+            Place::Stdout => "standard output".to_owned(),
+            Place::Path(path) => format!("`{}`", path.display()),
+        };
+        observer.observe(Event::Note(&format!("wrote {count} to {place}, {what}")));
+    }
+    Ok(())
+}
+
+/// Gives `write` a place for an archive, and puts that in its place when it is whole. Says how many bytes it has.
+fn write_archive(
+    place: &Place,
+    interrupt: &AtomicBool,
+    write: impl FnOnce(&mut dyn Write) -> Result<(), Failure>,
+) -> Result<u64, Failure> {
+    let fill = |inner: &mut dyn Write| {
+        let mut out = Counted { inner: BufWriter::with_capacity(1 << 17, inner), bytes: 0, interrupt };
+        let written = write(&mut out);
+        // An interrupt comes out of the writer as an error like others.
+        match interrupt.load(Ordering::Relaxed) {
+            true => Err(Failure::Interrupted),
+            false => written.and_then(|()| out.inner.flush().map_err(Failure::of)).map(|()| out.bytes),
+        }
+    };
+    match place {
+        Place::Stdout => fill(&mut io::stdout().lock()),
+        Place::Path(path) => write_file(path, fill),
+    }
+}
+
+/// Writes a file beside its place, and then puts it there. Pipes and devices are written as they are.
+pub fn write_file<T>(path: &Path, fill: impl FnOnce(&mut dyn Write) -> Result<T, Failure>) -> Result<T, Failure> {
+    let failed = |error: io::Error| Failure::of_storage_at(path, error);
+    if path.exists() && !path.is_file() {
+        let mut file = OpenOptions::new().write(true).open(path).map_err(failed)?;
+        return fill(&mut file);
+    }
+    let mut file = tempfile::NamedTempFile::new_in(directory_of(path)).map_err(failed)?;
+    let filled = fill(file.as_file_mut())?;
+    file.as_file().sync_all().map_err(failed)?;
+    file.as_file().set_permissions(std::fs::Permissions::from_mode(0o644)).map_err(failed)?;
+    file.persist(path).map_err(|error| failed(error.error))?;
+    File::open(directory_of(path)).and_then(|directory| directory.sync_all()).map_err(failed)?;
+    Ok(filled)
+}
+
+fn directory_of(path: &Path) -> &Path {
+    path.parent().filter(|parent| *parent != Path::new("")).unwrap_or(Path::new("."))
+}
+
+/// Counts what passes, until somebody asks to stop.
+struct Counted<'a, W> {
+    inner: W,
+    bytes: u64,
+    interrupt: &'a AtomicBool,
+}
+
+impl<W: Write> Write for Counted<'_, W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.interrupt.load(Ordering::Relaxed) {
+            return Err(io::Error::other("interrupted"));
+        }
+        let written = self.inner.write(bytes)?;
+        self.bytes += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn destinations_are_spelled_as_for_buildkit() {
+        let archive = |format, place| Some(Destination { kind: Kind::Archive(format), place });
+        let path = |text: &str| Place::Path(text.into());
+        let cases = [
+            ("type=oci,dest=d", Some(Destination { kind: Kind::Layout, place: path("d") })),
+            ("type=oci-archive,dest=a/b.tar", archive(Format::Oci, path("a/b.tar"))),
+            ("dest=x=y.tar,type=docker-archive", archive(Format::Docker, path("x=y.tar"))),
+            ("type=docker,dest=-", archive(Format::Docker, Place::Stdout)),
+            ("type=oci,dest=-", None),
+            ("type=oci-archive", None),
+            ("dest=x", None),
+            ("type=oci-archive,dest=", None),
+            ("type=tar,dest=x", None),
+            ("type=oci,dest=x,dest=y", None),
+            ("type=oci,dest=x,compress=y", None),
+            ("out.tar", None),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(text.parse().ok(), expected, "{text}");
+        }
+    }
+}
