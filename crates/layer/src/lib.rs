@@ -5,12 +5,14 @@
 //! - [`mod@write`], [`read`]: tar out and in
 //! - [`compress`]: gzip members and zstd frames that can be concatenated
 //! - [`record`]: trees on disk, with true owners even where the builder may not chown
+//! - [`files`]: what a container sees, from tars alone
 //! - [`view`]: several trees seen as one, as overlayfs shows them
 //! - [`unpack`], [`diff`]: from a layer to a tree, and from a tree to a layer
 
 pub mod compress;
 pub mod diff;
 pub mod entry;
+pub mod files;
 pub mod read;
 pub mod record;
 pub mod unpack;
