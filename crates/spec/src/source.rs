@@ -6,6 +6,8 @@ use std::fmt;
 use std::ops::{Deref, Range};
 use std::sync::Arc;
 
+use crate::diagnostic::{Diagnostic, Diagnostics};
+
 /// One file of a spec: its text, and the name that its reader knows it by.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SourceFile {
@@ -19,6 +21,20 @@ impl SourceFile {
     /// Names `text`.
     pub fn new(name: impl Into<String>, text: impl Into<String>) -> Self {
         Self { name: name.into(), text: text.into() }
+    }
+
+    /// Names what was read from a file, if it is a text in UTF-8; else says where it is none.
+    pub fn from_bytes(name: impl Into<String>, bytes: Vec<u8>) -> Result<Self, Diagnostics> {
+        match String::from_utf8(bytes) {
+            Ok(text) => Ok(Self::new(name, text)),
+            Err(error) => {
+                let valid = error.utf8_error().valid_up_to();
+                let readable = String::from_utf8_lossy(error.as_bytes()).into_owned();
+                let place = Span::new(&Arc::new(Self::new(name, readable)), valid..valid + 1);
+                let title = "this file is binary: it is no text in UTF-8";
+                Err(Diagnostic::new(place, title).label("expected a text").into())
+            }
+        }
     }
 
     /// Line and column of a byte, both counted from one; columns are characters.
