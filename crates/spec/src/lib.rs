@@ -1,4 +1,4 @@
-//! The language of specs: YAML text in, checked declarations out.
+//! The languages of specs: YAML and Dockerfiles in, checked declarations out.
 //!
 //! Three stages, three sets of types. [`written`] is a file as its author wrote it; [`Family::assemble`] checks all
 //! files of a family together and yields [`Family`] and [`Image`], whose values are types that cannot be wrong and
@@ -7,6 +7,7 @@
 
 mod assemble;
 mod diagnostic;
+pub mod dockerfile;
 mod graph;
 mod interpolate;
 mod lower;
