@@ -4,7 +4,7 @@
 //! a layer says what is different, not what was touched. Deletions become whiteouts by name; opaque marks are never
 //! written, since a directory that was emptied and filled again then costs only what is new in it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, hash_map};
 use std::fs;
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStringExt;
@@ -48,14 +48,11 @@ impl Rules<'_> {
 /// What `upper` changes in the trees `below`, sorted by path, parents first. `upper` is in overlayfs' form.
 pub fn changes(upper: &TreeDir, below: &[TreeDir], owners: Owners, rules: &Rules<'_>) -> io::Result<Vec<Change>> {
     let mut differ = Differ {
-        upper: Side { owners, sidecar: Sidecar::load(upper)? },
-        below: below
-            .iter()
-            .map(|tree| Ok(Side { owners, sidecar: Sidecar::load(tree)? }))
-            .collect::<io::Result<_>>()?,
+        upper: Side::of(upper, owners)?,
+        below: below.iter().map(|tree| Side::of(tree, owners)).collect::<io::Result<_>>()?,
         view: View::new(below),
         rules,
-        inodes: HashMap::new(),
+        names: Names::default(),
         changes: BTreeMap::new(),
     };
     differ.directory(&upper.root(), &ImagePath::root())?;
@@ -75,14 +72,80 @@ pub fn write<W: io::Write>(changes: &[Change], writer: &mut EntryWriter<W>) -> i
 }
 
 /// How one tree stores attributes.
-struct Side {
+pub(crate) struct Side {
     owners: Owners,
     sidecar: Sidecar,
 }
 
 impl Side {
-    fn attributes(&self, path: &Path) -> io::Result<Attributes> {
+    pub(crate) fn of(tree: &TreeDir, owners: Owners) -> io::Result<Self> {
+        Ok(Self { owners, sidecar: Sidecar::load(tree)? })
+    }
+
+    pub(crate) fn attributes(&self, path: &Path) -> io::Result<Attributes> {
         record::attributes(self.owners, path, &self.sidecar)
+    }
+}
+
+/// Something of a tree, with everything that a layer says of it but its time and content.
+pub(crate) struct Item<'a> {
+    pub(crate) at: &'a Path,
+    pub(crate) metadata: &'a fs::Metadata,
+    pub(crate) attributes: &'a Attributes,
+}
+
+impl Item<'_> {
+    /// Whether a layer that has one of the two need not say anything of the other.
+    pub(crate) fn is_same_as(&self, other: &Item<'_>) -> io::Result<bool> {
+        if self.metadata.file_type() != other.metadata.file_type() || self.attributes != other.attributes {
+            return Ok(false);
+        }
+        if self.metadata.is_symlink() {
+            return Ok(fs::read_link(self.at)? == fs::read_link(other.at)?);
+        }
+        if self.metadata.is_file() {
+            return Ok(self.metadata.len() == other.metadata.len() && same_content(self.at, other.at)?);
+        }
+        Ok(true)
+    }
+
+    /// The change that puts it at `path`.
+    pub(crate) fn change(self, path: &ImagePath, mtime: i64, names: &mut Names) -> io::Result<Change> {
+        let kind = match names.earlier(path, self.metadata) {
+            Some(target) => Kind::HardLink { target },
+            None => kind_of(self.at, self.metadata, self.attributes)?,
+        };
+        let content = (kind.size() > 0).then(|| self.at.to_path_buf());
+        let Attributes { mode, uid, gid, xattrs, .. } = self.attributes.clone();
+        let entry = Entry { path: path.clone(), kind, metadata: Metadata { mode, uid, gid, mtime, xattrs } };
+        Ok(Change { entry, content, deletes: None })
+    }
+}
+
+/// The change that deletes what is at `path`.
+pub(crate) fn deletion(path: &ImagePath, mtime: i64) -> Change {
+    let metadata = Metadata { mtime, ..Metadata::default() };
+    let entry = Entry { path: whiteout_of(path), kind: Kind::File { size: 0 }, metadata };
+    Change { entry, content: None, deletes: Some(path.clone()) }
+}
+
+/// The first path of each file with several names.
+#[derive(Default)]
+pub(crate) struct Names(HashMap<(u64, u64), ImagePath>);
+
+impl Names {
+    /// An earlier entry of this layer that is the same file.
+    fn earlier(&mut self, path: &ImagePath, metadata: &fs::Metadata) -> Option<ImagePath> {
+        if metadata.is_dir() || metadata.nlink() < 2 {
+            return None;
+        }
+        match self.0.entry((metadata.dev(), metadata.ino())) {
+            hash_map::Entry::Occupied(first) => Some(first.get().clone()),
+            hash_map::Entry::Vacant(vacant) => {
+                vacant.insert(path.clone());
+                None
+            }
+        }
     }
 }
 
@@ -91,8 +154,7 @@ struct Differ<'a> {
     below: Vec<Side>,
     view: View<'a>,
     rules: &'a Rules<'a>,
-    /// The first path of each file with several names.
-    inodes: HashMap<(u64, u64), ImagePath>,
+    names: Names,
     changes: BTreeMap<ImagePath, Change>,
 }
 
@@ -128,8 +190,10 @@ impl Differ<'_> {
             return Ok(());
         }
         let attributes = self.upper.attributes(at)?;
-        if (self.rules.keep)(path, metadata) && !self.is_unchanged(at, path, metadata, &attributes)? {
-            self.add(at, path, metadata, attributes)?;
+        let item = Item { at, metadata, attributes: &attributes };
+        if (self.rules.keep)(path, metadata) && !self.is_unchanged(path, &item)? {
+            let time = self.rules.time(metadata.mtime());
+            self.changes.insert(path.clone(), item.change(path, time, &mut self.names)?);
         }
         if metadata.is_dir() {
             self.directory(at, path)?;
@@ -142,70 +206,15 @@ impl Differ<'_> {
         if !(self.rules.keep)(path, &found.metadata) {
             return Ok(());
         }
-        let entry = Entry {
-            path: whiteout_of(path),
-            kind: Kind::File { size: 0 },
-            metadata: Metadata { mtime: self.rules.latest, ..Metadata::default() },
-        };
-        self.changes.insert(entry.path.clone(), Change { entry, content: None, deletes: Some(path.clone()) });
+        let change = deletion(path, self.rules.latest);
+        self.changes.insert(change.entry.path.clone(), change);
         Ok(())
     }
 
-    fn add(&mut self, at: &Path, path: &ImagePath, metadata: &fs::Metadata, attributes: Attributes) -> io::Result<()> {
-        let mut content = None;
-        let kind = match self.earlier_name(path, metadata) {
-            Some(target) => Kind::HardLink { target },
-            None => kind_of(at, metadata, &attributes)?,
-        };
-        if kind.size() > 0 {
-            content = Some(at.to_path_buf());
-        }
-        let metadata = Metadata {
-            mode: attributes.mode,
-            uid: attributes.uid,
-            gid: attributes.gid,
-            mtime: self.rules.time(metadata.mtime()),
-            xattrs: attributes.xattrs,
-        };
-        let entry = Entry { path: path.clone(), kind, metadata };
-        self.changes.insert(path.clone(), Change { entry, content, deletes: None });
-        Ok(())
-    }
-
-    /// An earlier entry of this layer that is the same file.
-    fn earlier_name(&mut self, path: &ImagePath, metadata: &fs::Metadata) -> Option<ImagePath> {
-        if metadata.is_dir() || metadata.nlink() < 2 {
-            return None;
-        }
-        match self.inodes.entry((metadata.dev(), metadata.ino())) {
-            std::collections::hash_map::Entry::Occupied(first) => Some(first.get().clone()),
-            std::collections::hash_map::Entry::Vacant(vacant) => {
-                vacant.insert(path.clone());
-                None
-            }
-        }
-    }
-
-    fn is_unchanged(
-        &self,
-        at: &Path,
-        path: &ImagePath,
-        metadata: &fs::Metadata,
-        attributes: &Attributes,
-    ) -> io::Result<bool> {
+    fn is_unchanged(&self, path: &ImagePath, item: &Item<'_>) -> io::Result<bool> {
         let Some(found) = self.view.lookup(path)? else { return Ok(false) };
-        if found.metadata.file_type() != metadata.file_type()
-            || self.below[found.tree].attributes(&found.path)? != *attributes
-        {
-            return Ok(false);
-        }
-        if metadata.is_symlink() {
-            return Ok(fs::read_link(at)? == fs::read_link(&found.path)?);
-        }
-        if metadata.is_file() {
-            return Ok(found.metadata.len() == metadata.len() && same_content(at, &found.path)?);
-        }
-        Ok(true)
+        let attributes = self.below[found.tree].attributes(&found.path)?;
+        item.is_same_as(&Item { at: &found.path, metadata: &found.metadata, attributes: &attributes })
     }
 }
 

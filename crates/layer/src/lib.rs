@@ -8,6 +8,7 @@
 //! - [`files`]: what a container sees, from tars alone
 //! - [`view`]: several trees seen as one, as overlayfs shows them
 //! - [`unpack`], [`diff`]: from a layer to a tree, and from a tree to a layer
+//! - [`mod@squash`]: several layers as one
 
 pub mod compress;
 pub mod diff;
@@ -15,6 +16,7 @@ pub mod entry;
 pub mod files;
 pub mod read;
 pub mod record;
+pub mod squash;
 pub mod unpack;
 pub mod view;
 pub mod write;

@@ -172,7 +172,8 @@ impl<'a> Finder<'a> {
         Ok(None)
     }
 
-    fn showing(&mut self, directory: &ImagePath) -> io::Result<Vec<usize>> {
+    /// The trees that show something of a directory, the top one first.
+    pub(crate) fn showing(&mut self, directory: &ImagePath) -> io::Result<Vec<usize>> {
         if let Some(known) = self.known.get(directory) {
             return Ok(known.clone());
         }

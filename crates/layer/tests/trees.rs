@@ -12,6 +12,7 @@ use layer::diff::{Change, Rules, changes};
 use layer::entry::{Entry, ImagePath, Kind, Metadata};
 use layer::read::entries;
 use layer::record::{Owners, Sidecar, TreeDir, attributes};
+use layer::squash::squash;
 use layer::unpack::Unpacker;
 use layer::view::{Finder, OPAQUE_XATTR, View};
 use layer::write::{END_OF_ARCHIVE, EntryWriter};
@@ -361,4 +362,80 @@ fn a_finder_finds_what_the_view_shows() {
         let found = finder.lookup(&path).unwrap().map(|found| (found.tree, found.path));
         assert_eq!(found, expected, "{path}");
     }
+}
+
+/// A stack of four trees in which each changes what the ones below have.
+fn stack(bench: &Bench) -> Vec<TreeDir> {
+    let trees = ["one", "two", "three", "four"].map(|name| bench.tree(name));
+    let [one, two, three, four] = &trees;
+    for path in [
+        "kept/file",
+        "gone/in/four",
+        "emptied/file",
+        "emptied/dir/file",
+        "remade/old",
+        "remade/both/old",
+        "was-dir/file",
+    ] {
+        file(one, path, "one");
+    }
+    file(one, "was-file", "one");
+    file(one, "same-again", "one");
+    file(two, "two/file", "two");
+    file(two, "two/passing", "two");
+    file(two, "same-again", "two");
+    fs::hard_link(two.root().join("two/file"), two.root().join("two/other-name")).unwrap();
+    whiteout(two, "remade");
+    whiteout(two, "was-dir");
+    file(three, "remade/new", "three");
+    file(three, "remade/both/new", "three");
+    whiteout(three, "two/passing");
+    whiteout(three, "was-file");
+    symlink("kept", three.root().join("was-dir")).unwrap();
+    opaque(four, "emptied");
+    file(four, "emptied/new", "four");
+    file(four, "was-file/now/directory", "four");
+    file(four, "same-again", "one");
+    whiteout(four, "gone/in");
+    trees.into()
+}
+
+#[test]
+fn layers_squashed_into_one_show_what_they_showed_together() {
+    for below in 0..4 {
+        let bench = Bench::new();
+        let stack = stack(&bench);
+        let squashed = squash(&stack, below, owners(), EPOCH).unwrap();
+        let one = bench.unpacked("squashed", &squashed, &stack[..below]);
+        let now = [&stack[..below], &[one]].concat();
+        assert_eq!(shown(&now), shown(&stack), "over {below} trees: {:?}", paths(&squashed));
+    }
+}
+
+#[test]
+fn what_layers_take_back_among_themselves_is_in_no_squashed_layer() {
+    let bench = Bench::new();
+    let stack = stack(&bench);
+    let squashed = squash(&stack, 1, owners(), EPOCH).unwrap();
+    let expected = [
+        "emptied/.wh.dir",
+        "emptied/.wh.file",
+        "emptied/new",
+        "gone/.wh.in",
+        "remade/.wh.old",
+        "remade/both/.wh.old",
+        "remade/both/new",
+        "remade/new",
+        "two",
+        "two/file",
+        "two/other-name",
+        "was-dir",
+        "was-file",
+        "was-file/now",
+        "was-file/now/directory",
+    ];
+    assert_eq!(paths(&squashed), expected.map(|path| format!("/{path}")));
+    let link = squashed.iter().find(|change| change.entry.path.to_string() == "/two/other-name").unwrap();
+    assert!(matches!(&link.entry.kind, Kind::HardLink { target } if target.to_string() == "/two/file"));
+    assert!(squash(&stack, 4, owners(), EPOCH).unwrap().is_empty());
 }
