@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use content::Digest;
-use drystone::cut::{Budget, Image, Piece, cut};
+use drystone::cut::{Budget, Image, Piece, Remembered, cut};
 
 const IMAGES: usize = 1000;
 const PACKAGES: u64 = 500;
@@ -34,8 +34,8 @@ fn main() {
                     chosen.insert(choose(&mut random));
                 }
                 let packages = chosen.into_iter().map(|package| pieces[package as usize]).collect();
-                let (parent, remembered) = (None, Vec::new());
-                Image { name, parent, steps: vec![packages], other_layers: 1, budget: Budget::Usual, remembered }
+                let (parent, other_layers, remembered) = (None, vec![0, 1], Remembered::default());
+                Image { name, parent, steps: vec![packages], other_layers, budget: Budget::Usual, remembered }
             })
             .collect();
         let started = Instant::now();

@@ -6,6 +6,7 @@ mod command;
 mod files;
 mod foresight;
 mod packages;
+mod squash;
 mod step;
 mod trees;
 
@@ -30,7 +31,7 @@ use crate::error::{BuildError, chain};
 use crate::events::{Event, Observer};
 use crate::fetch::Fetcher;
 use crate::graph::{self, Outcome};
-use crate::image::{LAYER_BUDGET, Layer, configuration, documents};
+use crate::image::{LAYER_BUDGET, Layer, SQUASHED, configuration, documents};
 use crate::layering;
 use crate::logs::Logs;
 use crate::pause::Pause;
@@ -153,11 +154,20 @@ impl BuiltImage {
     }
 }
 
+/// How the layers of an image are cut.
+struct ImageCut<'a> {
+    /// The layers of the packages of the step whose place in the spec is given.
+    groups: &'a dyn Fn(usize) -> &'a [cut::Group],
+    /// Whether its own layers are squashed.
+    squashed: bool,
+}
+
 /// An image between two steps.
 #[derive(Clone, Debug)]
 struct State {
     /// Names everything done so far.
     key: Digest,
+    /// What the steps made, which is what further steps work over; the image may have fewer layers.
     layers: Vec<Layer>,
     /// The date of the newest input, in seconds since 1970.
     epoch: i64,
@@ -165,6 +175,15 @@ struct State {
     triggers: Vec<Command>,
     /// The environment and directory that commands see.
     config: Option<ImageConfig>,
+}
+
+/// What the steps of an image came to.
+struct Made {
+    /// All layers of the image, its parent's included.
+    layers: Vec<Layer>,
+    /// Whether its own are squashed.
+    squashed: bool,
+    reports: Vec<StepReport>,
 }
 
 impl Builder<'_> {
@@ -190,8 +209,9 @@ impl Builder<'_> {
             let planned = &plan.images[wanted[place]];
             let (name, reference) = (&planned.image.name.value, reference(planned.image));
             let groups = |step| layering::of_step(&cut, plan, wanted[place], step);
+            let cut = ImageCut { groups: &groups, squashed: cut.squashed[wanted[place]] };
             self.logs.name(name, &reference);
-            let mut built = self.image(planned, &groups, parent.map(AsRef::as_ref), reference);
+            let mut built = self.image(planned, &cut, parent.map(AsRef::as_ref), reference);
             self.tell(name, &built);
             if let Err(BuildError::Command { log, .. }) = &mut built {
                 *log = self.logs.path(name);
@@ -241,11 +261,11 @@ impl Builder<'_> {
         }
     }
 
-    /// Builds one image. `groups` gives the layers of the packages of each step.
-    fn image<'c>(
+    /// Builds one image.
+    fn image(
         &self,
         planned: &PlannedImage<'_>,
-        groups: &dyn Fn(usize) -> &'c [cut::Group],
+        cut: &ImageCut<'_>,
         parent: Option<&BuiltImage>,
         reference: Reference,
     ) -> Result<BuiltImage, BuildError> {
@@ -260,7 +280,7 @@ impl Builder<'_> {
             match step {
                 Step::Packages(_) => {
                     let (packages, compiling) = (planned.packages[&place].as_slice(), &planned.compiling[&place]);
-                    let (groups, span) = (groups(place), packages_span(image, step));
+                    let (groups, span) = ((cut.groups)(place), packages_span(image, step));
                     let step =
                         PackagesStep { image: name, packages, groups, compiling, span, workshop: self.workshop() };
                     self.packages(&step, &mut state, &mut reports)?;
@@ -273,7 +293,14 @@ impl Builder<'_> {
                 Step::Users(users) => self.accounts(name, Wanted::Users(users), &mut state, &mut reports)?,
             }
         }
-        self.assemble(image, parent, reference, state, reports)
+        let own = &state.layers[parent.map_or(0, |parent| parent.state.layers.len())..];
+        let mut layers = parent.map(|parent| parent.layers.clone()).unwrap_or_default();
+        match cut.squashed {
+            true => layers.extend(self.squashed(name, &state, own)?),
+            false => layers.extend_from_slice(own),
+        }
+        let made = Made { layers, squashed: cut.squashed, reports };
+        self.assemble(image, parent, reference, state, made)
     }
 
     fn nothing(&self) -> State {
@@ -293,17 +320,20 @@ impl Builder<'_> {
         parent: Option<&BuiltImage>,
         reference: Reference,
         mut state: State,
-        mut steps: Vec<StepReport>,
+        Made { layers, squashed, reports: mut steps }: Made,
     ) -> Result<BuiltImage, BuildError> {
         let started = Instant::now();
         let platform = Platform::linux("amd64");
         let parent_config = parent.map(|parent| &parent.config);
-        let config = configuration(image, parent_config, &platform, &state.layers, state.epoch);
+        let config = configuration(image, parent_config, &platform, &layers, state.epoch);
         let mut annotations: BTreeMap<String, String> =
             image.annotations.iter().map(|entry| (entry.key.to_string(), entry.value.value.clone())).collect();
         let budget = layering::budget(image, self.options.layer_budget);
         annotations.insert(LAYER_BUDGET.to_owned(), layering::written(budget));
-        let made = documents(&config, &state.layers, annotations);
+        if squashed {
+            annotations.insert(SQUASHED.to_owned(), "true".to_owned());
+        }
+        let made = documents(&config, &layers, annotations);
         let cached = self.layout.has_blob(made.descriptor.digest, made.descriptor.size);
         self.layout.put_bytes(&made.config)?;
         self.layout.put_bytes(&made.manifest)?;
@@ -319,7 +349,7 @@ impl Builder<'_> {
             config,
             config_digest,
             config_size: made.config.len() as u64,
-            layers: state.layers.clone(),
+            layers,
             steps,
             build_only: image.build_only,
             state,

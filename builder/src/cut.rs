@@ -9,6 +9,9 @@
 //! ([`Image::remembered`]), whatever became of the others. New and changed images use the groups that are there as far as
 //! they fit, and what is left over is cut anew. Only where a budget cannot be met so is everything cut anew.
 //!
+//! Where that would leave hardly any room for groups, the layers of an image's own steps are squashed ([`Cut::squashed`]): the
+//! last group of a step, which should be one that nobody else has, and what the following steps make are then one layer.
+//!
 //! Nothing here knows of archives, files or layers; the input alone decides, and its order does not matter.
 
 mod bits;
@@ -25,6 +28,9 @@ use wall::{Limit, Slot, Wall};
 
 /// How many layers an image has at most if nobody says anything.
 pub const USUAL_BUDGET: usize = 40;
+
+/// How many layers there should be for packages, beyond the least, before an image's own layers are squashed.
+const ELBOW_ROOM: usize = 8;
 
 /// A package as a cut sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,12 +61,21 @@ pub struct Image<'a> {
     pub parent: Option<usize>,
     /// The packages of each step that lays some; none is in the parent or in another step.
     pub steps: Vec<Vec<Piece<'a>>>,
-    /// How many layers its steps make besides those of packages.
-    pub other_layers: usize,
+    /// How many layers its steps make besides those of packages: below them all, and above those of each step.
+    pub other_layers: Vec<usize>,
     /// How many layers it may have.
     pub budget: Budget,
-    /// The groups that it had before, as names of packages, the lowest layer first; its parent's may be among them.
-    pub remembered: Vec<Vec<&'a str>>,
+    /// How it was cut before.
+    pub remembered: Remembered<'a>,
+}
+
+/// How an image was cut before, under the same budget.
+#[derive(Clone, Debug, Default)]
+pub struct Remembered<'a> {
+    /// Its groups, as names of packages, the lowest layer first; its parent's may be among them.
+    pub groups: Vec<Vec<&'a str>>,
+    /// Whether its own layers were squashed, which then stays so.
+    pub squashed: bool,
 }
 
 /// The packages of one layer, as places in their step, sorted by name.
@@ -71,6 +86,9 @@ pub type Group = Vec<usize>;
 pub struct Cut {
     /// The images, in the order in which they were given.
     pub images: Vec<Vec<Vec<Group>>>,
+    /// Whether each image's own layers, those without packages, become one with the layer below that the image has made,
+    /// or with each other.
+    pub squashed: Vec<bool>,
 }
 
 /// An image that cannot keep within the budget that somebody asked for.
@@ -86,21 +104,52 @@ pub struct OverBudget {
 
 /// Cuts the packages of `images`, parents before their children.
 pub fn cut(images: &[Image<'_>]) -> Result<Cut, OverBudget> {
-    let family = Family::of(images)?;
+    let family = Family::of(images);
     let mut anew = Wall::new(&family.slots, &family.sizes);
     anew.lay_rest();
-    anew.fit(&family.limits).expect("one group a step is within every limit");
+    let groups = family.groups(&anew);
+    let squashed = family.squashed(&groups, Memory::Ignored);
+    anew.fit(&family.limits(&squashed)?).expect("one group a step is within every limit");
     let kept = family.kept();
-    let wall = match kept.iter().any(Option::is_some) {
-        false => anew,
-        true if agree(&anew, &kept) => anew,
-        true => {
+    if kept.iter().any(Option::is_some) {
+        let as_before = family.squashed(&groups, Memory::Kept);
+        let same = squashed == as_before && agree(&anew, &kept);
+        if !same && let Ok(limits) = family.limits(&as_before) {
             let mut grown = family.grown(&kept);
             // What is kept may leave too little room for what is new.
-            if grown.fit(&family.limits).is_ok() { grown } else { anew }
+            if grown.fit(&limits).is_ok() {
+                return Ok(family.result(&grown, &kept, as_before));
+            }
         }
-    };
-    Ok(family.result(&wall, &kept))
+    }
+    Ok(family.result(&anew, &kept, squashed))
+}
+
+/// Whether what images had before decides.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Memory {
+    Kept,
+    Ignored,
+}
+
+/// How many layers without packages an image has in the end: `other_layers` as an [`Image`] has them, and `steps` says of
+/// each step whether it lays any packages.
+pub fn own_layers(other_layers: &[usize], steps: &[bool], squashed: bool) -> usize {
+    if !squashed {
+        return other_layers.iter().sum();
+    }
+    // What lies above a step's packages becomes one with their last group.
+    let below_packages = steps.iter().take_while(|lays| !**lays).count() + 1;
+    usize::from(other_layers.iter().take(below_packages).any(|layers| *layers > 0))
+}
+
+impl Budget {
+    fn layers(self) -> usize {
+        match self {
+            Self::Usual => USUAL_BUDGET,
+            Self::Asked(layers) => layers,
+        }
+    }
 }
 
 /// The groups of a slot as sorted pieces, in the order of their layers, if they are kept as they were.
@@ -125,12 +174,12 @@ struct Family<'a> {
     sizes: Vec<u64>,
     /// The names of the pieces of each slot.
     names: Vec<BTreeMap<&'a str, u32>>,
-    /// What each image may have, parents before their children and then by name.
-    limits: Vec<Limit>,
+    /// For each image the slots that its layers are from, its parent's included.
+    below: Vec<Vec<usize>>,
 }
 
 impl<'a> Family<'a> {
-    fn of(images: &'a [Image<'a>]) -> Result<Self, OverBudget> {
+    fn of(images: &'a [Image<'a>]) -> Self {
         let mut pieces: Vec<(&str, Digest, u64)> = images
             .iter()
             .flat_map(|image| image.steps.iter().flatten())
@@ -154,8 +203,66 @@ impl<'a> Family<'a> {
         };
         let names = slots.iter().map(names).collect();
         let sizes = pieces.iter().map(|piece| piece.2).collect();
-        let limits = limits(images, &mut slots)?;
-        Ok(Self { images, slots, sizes, names, limits })
+        let below = below(images, &slots);
+        below.iter().flatten().for_each(|slot| slots[*slot].users += 1);
+        Self { images, slots, sizes, names, below }
+    }
+
+    /// How many groups each image has.
+    fn groups(&self, wall: &Wall<'_>) -> Vec<usize> {
+        let count = |slots: &Vec<usize>| slots.iter().map(|slot| wall.groups(*slot).count()).sum();
+        self.below.iter().map(count).collect()
+    }
+
+    /// The layers without packages of each image, its parent's included.
+    fn own_layers(&self, squashed: &[bool]) -> Vec<usize> {
+        let mut layers: Vec<usize> = Vec::with_capacity(self.images.len());
+        for (image, squashed) in self.images.iter().zip(squashed) {
+            let steps: Vec<bool> = image.steps.iter().map(|pieces| !pieces.is_empty()).collect();
+            let below = image.parent.map_or(0, |parent| layers[parent]);
+            layers.push(below + own_layers(&image.other_layers, &steps, *squashed));
+        }
+        layers
+    }
+
+    /// The images whose own layers are squashed: those that have more layers than they may and would have no elbow room,
+    /// and what they are built on. `groups` is how many groups each has if nothing is merged.
+    fn squashed(&self, groups: &[usize], memory: Memory) -> Vec<bool> {
+        let own = self.own_layers(&vec![false; self.images.len()]);
+        let mut squashed: Vec<bool> = Vec::with_capacity(self.images.len());
+        for (place, image) in self.images.iter().enumerate() {
+            let budget = image.budget.layers();
+            let is_tight = own[place] + self.below[place].len() + ELBOW_ROOM > budget;
+            let was_cut = memory == Memory::Kept && !image.remembered.groups.is_empty();
+            squashed.push(match was_cut {
+                true => image.remembered.squashed,
+                false => is_tight && own[place] + groups[place] > budget,
+            });
+        }
+        for (place, image) in self.images.iter().enumerate().rev() {
+            if let Some(parent) = image.parent {
+                squashed[parent] |= squashed[place];
+            }
+        }
+        squashed
+    }
+
+    /// What each image may have, parents before their children and then by name.
+    fn limits(&self, squashed: &[bool]) -> Result<Vec<Limit>, OverBudget> {
+        let others = self.own_layers(squashed);
+        let mut limits: Vec<Limit> = Vec::with_capacity(self.images.len());
+        for (place, image) in self.images.iter().enumerate() {
+            let slots = self.below[place].clone();
+            let least = others[place] + slots.len();
+            let budget = match image.budget {
+                Budget::Asked(budget) if budget < least => return Err(OverBudget { image: place, least, budget }),
+                budget => budget.layers().max(least),
+            };
+            limits.push(Limit { image: place, slots, groups: budget - others[place] });
+        }
+        let depth = |image: usize| std::iter::successors(Some(image), |image| self.images[*image].parent).count();
+        limits.sort_by_key(|limit| (depth(limit.image), self.images[limit.image].name));
+        Ok(limits)
     }
 
     /// The groups of each slot that is as it was when it was cut before.
@@ -172,16 +279,16 @@ impl<'a> Family<'a> {
     }
 
     /// What is left in a slot of the groups that its image had.
-    fn remembered(&self, slot: usize) -> Vec<Remembered> {
+    fn remembered(&self, slot: usize) -> Vec<Left> {
         let (image, names) = (&self.images[self.slots[slot].image], &self.names[slot]);
         let mut seen = BTreeSet::new();
         let mut groups = Vec::new();
-        for group in &image.remembered {
+        for group in &image.remembered.groups {
             let mut pieces: Vec<u32> = group.iter().filter_map(|name| names.get(name).copied()).collect();
             pieces.retain(|piece| seen.insert(*piece));
             pieces.sort_unstable();
             if !pieces.is_empty() {
-                groups.push(Remembered { whole: pieces.len() == group.len(), pieces });
+                groups.push(Left { whole: pieces.len() == group.len(), pieces });
             }
         }
         groups
@@ -205,11 +312,11 @@ impl<'a> Family<'a> {
         wall
     }
 
-    fn result(&self, wall: &Wall<'_>, kept: &[Kept]) -> Cut {
+    fn result(&self, wall: &Wall<'_>, kept: &[Kept], squashed: Vec<bool>) -> Cut {
         let mut images: Vec<Vec<Vec<Group>>> =
             self.images.iter().map(|image| vec![Vec::new(); image.steps.len()]).collect();
         for (number, slot) in self.slots.iter().enumerate() {
-            let mut groups = wall.in_order(number);
+            let mut groups = wall.in_order(number, squashed[slot.image]);
             if let Some(kept) = &kept[number]
                 && kept.iter().all(|group| groups.contains(group))
             {
@@ -222,39 +329,27 @@ impl<'a> Family<'a> {
             images[slot.image][slot.step] =
                 groups.iter().map(|group| group.iter().map(|piece| places[piece]).collect()).collect();
         }
-        Cut { images }
+        Cut { images, squashed }
     }
 }
 
 /// A group that an image had, as far as its packages are still there.
-struct Remembered {
+struct Left {
     pieces: Vec<u32>,
     /// Whether all of them are.
     whole: bool,
 }
 
-/// For each image the slots below it and how many groups they may be together. Counts the users of each slot.
-fn limits(images: &[Image<'_>], slots: &mut [Slot]) -> Result<Vec<Limit>, OverBudget> {
+/// For each image the slots that its layers are from, its parent's first.
+fn below(images: &[Image<'_>], slots: &[Slot]) -> Vec<Vec<usize>> {
     let mut own = vec![Vec::new(); images.len()];
     for (number, slot) in slots.iter().enumerate() {
         own[slot.image].push(number);
     }
-    let mut limits: Vec<Limit> = Vec::with_capacity(images.len());
-    let (mut others, mut depths) = (vec![0; images.len()], vec![0; images.len()]);
-    for (place, image) in images.iter().enumerate() {
-        let mut below = image.parent.map(|parent| limits[parent].slots.clone()).unwrap_or_default();
-        below.extend(&own[place]);
-        below.iter().for_each(|slot| slots[*slot].users += 1);
-        depths[place] = image.parent.map_or(0, |parent| depths[parent] + 1);
-        others[place] = image.other_layers + image.parent.map_or(0, |parent| others[parent]);
-        let least = others[place] + below.len();
-        let budget = match image.budget {
-            Budget::Usual => USUAL_BUDGET.max(least),
-            Budget::Asked(budget) if budget < least => return Err(OverBudget { image: place, least, budget }),
-            Budget::Asked(budget) => budget,
-        };
-        limits.push(Limit { image: place, slots: below, groups: budget - others[place] });
+    let mut below: Vec<Vec<usize>> = Vec::with_capacity(images.len());
+    for (image, own) in images.iter().zip(own) {
+        let parents = image.parent.map(|parent| below[parent].clone()).unwrap_or_default();
+        below.push([parents, own].concat());
     }
-    limits.sort_by_key(|limit| (depths[limit.image], images[limit.image].name));
-    Ok(limits)
+    below
 }

@@ -21,6 +21,10 @@ pub const PACKAGES: &str = "dev.drystone.layer.packages";
 /// The annotation of a manifest that says how many layers the image was allowed.
 pub const LAYER_BUDGET: &str = "dev.drystone.layer-budget";
 
+/// The annotation of a manifest that says that the layers of the image's own steps are squashed, so that it keeps within
+/// its budget.
+pub const SQUASHED: &str = "dev.drystone.layers-squashed";
+
 /// A layer that exists.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Layer {

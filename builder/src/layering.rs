@@ -12,7 +12,7 @@ use store::{Layout, StoreError};
 
 use crate::cut::{self, Budget, Cut, OverBudget, Piece, USUAL_BUDGET};
 use crate::error::BuildError;
-use crate::image::{LAYER_BUDGET, packages_of};
+use crate::image::{LAYER_BUDGET, SQUASHED, packages_of};
 use crate::plan::{Plan, PlannedImage};
 
 /// The cut of a plan: as the images of a layout have it, unless there is none, or everything is to be cut anew.
@@ -42,6 +42,7 @@ struct Remembered {
 struct Known {
     reference: Reference,
     budget: String,
+    squashed: bool,
     /// The names of the packages of each layer that has some.
     groups: Vec<Vec<String>>,
 }
@@ -52,25 +53,29 @@ impl Remembered {
         let mut images: BTreeMap<String, Vec<Known>> = BTreeMap::new();
         for (reference, image) in layout.images()? {
             let Ok(image) = image else { continue };
-            let Some(budget) = image.manifest.annotations.get(LAYER_BUDGET).cloned() else { continue };
+            let annotations = &image.manifest.annotations;
+            let Some(budget) = annotations.get(LAYER_BUDGET).cloned() else { continue };
+            let squashed = annotations.contains_key(SQUASHED);
             let layers = image.manifest.layers.iter().map(packages_of).filter(|packages| !packages.is_empty());
             let name = |label: &&str| label.split('=').next().unwrap_or_default().to_owned();
             let groups = layers.map(|packages| packages.iter().map(name).collect()).collect();
             let repository = reference.repository().to_string();
-            images.entry(repository).or_default().push(Known { reference, budget, groups });
+            images.entry(repository).or_default().push(Known { reference, budget, squashed, groups });
         }
         Ok(Self { images })
     }
 
-    /// The groups of the image that had this name, or else one with another tag or registry, if the budget was the same.
-    fn groups(&self, reference: &Reference, budget: Budget) -> Vec<Vec<&str>> {
+    /// How the image was cut that had this name, or else one with another tag or registry, if the budget was the same.
+    fn image(&self, reference: &Reference, budget: Budget) -> cut::Remembered<'_> {
         let known = self.images.get(reference.repository().as_str()).into_iter().flatten();
         let alike = |image: &&Known| {
             (image.reference.registry() == reference.registry(), image.reference.tag() == reference.tag())
         };
-        let found = known.max_by_key(alike).filter(|image| image.budget == written(budget));
-        let groups = found.map(|image| image.groups.as_slice()).unwrap_or_default();
-        groups.iter().map(|group| group.iter().map(String::as_str).collect()).collect()
+        let Some(found) = known.max_by_key(alike).filter(|image| image.budget == written(budget)) else {
+            return cut::Remembered::default();
+        };
+        let groups = found.groups.iter().map(|group| group.iter().map(String::as_str).collect()).collect();
+        cut::Remembered { groups, squashed: found.squashed }
     }
 }
 
@@ -106,7 +111,7 @@ fn layers(
                 steps: planned.packages.values().map(|packages| packages.iter().map(piece).collect()).collect(),
                 other_layers: other_layers(plan, planned),
                 budget,
-                remembered: remembered.groups(&reference(planned.image), budget),
+                remembered: remembered.image(&reference(planned.image), budget),
             }
         })
         .collect();
@@ -124,15 +129,29 @@ fn piece(package: &crate::plan::LockedPackage) -> Piece<'_> {
     Piece { name: &package.name, digest: package.sha256, size: package.size }
 }
 
-/// How many layers an image's own steps can make besides those of packages.
-pub fn other_layers(plan: &Plan<'_>, planned: &PlannedImage<'_>) -> usize {
+/// How many layers an image's own steps can make besides those of packages: below them all, and above those of each step.
+fn other_layers(plan: &Plan<'_>, planned: &PlannedImage<'_>) -> Vec<usize> {
     let triggers = planned.parent.map_or(0, |parent| plan.images[parent].image.on_build.len());
-    let makes = |(place, step): (usize, &Step)| match step {
-        // What the packages' scripts change.
-        Step::Packages(_) => usize::from(planned.packages.get(&place).is_some_and(|packages| !packages.is_empty())),
-        Step::Groups(_) | Step::Users(_) | Step::Files(_) | Step::Run(_) => 1,
-    };
-    triggers + planned.image.steps.iter().enumerate().map(makes).sum::<usize>()
+    let mut layers = vec![triggers];
+    for (place, step) in planned.image.steps.iter().enumerate() {
+        match step {
+            // What the packages' scripts change.
+            Step::Packages(_) => {
+                layers.push(usize::from(planned.packages.get(&place).is_some_and(|packages| !packages.is_empty())));
+            }
+            Step::Groups(_) | Step::Users(_) | Step::Files(_) | Step::Run(_) => {
+                *layers.last_mut().expect("there is one from the beginning") += 1;
+            }
+        }
+    }
+    layers
+}
+
+/// How many layers without packages an image has of its own, whose place is given, if each of its steps makes one.
+pub fn own_layers(cut: &Cut, plan: &Plan<'_>, image: usize) -> usize {
+    let planned = &plan.images[image];
+    let steps: Vec<bool> = planned.packages.values().map(|packages| !packages.is_empty()).collect();
+    cut::own_layers(&other_layers(plan, planned), &steps, cut.squashed[image])
 }
 
 fn over_budget(plan: &Plan<'_>, error: OverBudget) -> BuildError {
@@ -140,9 +159,5 @@ fn over_budget(plan: &Plan<'_>, error: OverBudget) -> BuildError {
     let image = plan.images[image].image;
     let span = image.layer_budget.as_ref().map_or(&image.name.span, |budget| &budget.span);
     let title = format!("{} needs {least} layers, and may have {budget}", image.name);
-    BuildError::at(
-        span,
-        title,
-        "its parent's layers count, and one for what packages change, for files and each command",
-    )
+    BuildError::at(span, title, "its parent's layers count, and at least one for each step that installs packages")
 }

@@ -176,7 +176,7 @@ pub fn overview(
             parent: planned.parent.map(|parent| plan.images[parent].image.name.to_string()),
             packages: change(stored[&reference].as_ref(), &layers),
             reference,
-            other_layers: layering::other_layers(plan, planned) + parent.map_or(0, |parent| parent.other_layers),
+            other_layers: layering::own_layers(cut, plan, place) + parent.map_or(0, |parent| parent.other_layers),
             layers,
         }));
     }

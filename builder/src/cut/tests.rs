@@ -15,12 +15,20 @@ struct Made {
     others: usize,
     budget: Budget,
     remembered: Vec<Vec<String>>,
+    squashed: bool,
+}
+
+/// All layers besides those of packages lie above the first step.
+fn others(image: &Made) -> Vec<usize> {
+    let mut layers = vec![0; image.steps.len() + 1];
+    layers[usize::from(!image.steps.is_empty())] = image.others;
+    layers
 }
 
 fn made(name: &str, parent: Option<usize>, steps: &[&[&str]]) -> Made {
     let steps = steps.iter().map(|step| step.iter().map(|name| (*name).to_owned()).collect()).collect();
     let (name, remembered) = (name.to_owned(), Vec::new());
-    Made { name, parent, steps, others: 0, budget: Budget::Usual, remembered }
+    Made { name, parent, steps, others: 0, budget: Budget::Usual, remembered, squashed: false }
 }
 
 fn size(name: &str) -> u64 {
@@ -40,9 +48,12 @@ fn input(made: &[Made]) -> Vec<Image<'_>> {
                     step.iter().map(|name| Piece { name, digest: piece(name).1, size: piece(name).2 }).collect()
                 })
                 .collect(),
-            other_layers: image.others,
+            other_layers: others(image),
             budget: image.budget,
-            remembered: image.remembered.iter().map(|group| group.iter().map(String::as_str).collect()).collect(),
+            remembered: Remembered {
+                groups: image.remembered.iter().map(|group| group.iter().map(String::as_str).collect()).collect(),
+                squashed: image.squashed,
+            },
         })
         .collect()
 }
@@ -103,35 +114,52 @@ fn families() -> impl Strategy<Value = Vec<Made>> {
             let steps = steps.collect();
             // Names that are not in the order of places.
             let name = format!("image-{}", (place * 5) % 9);
-            all.push(Made { name, parent, steps, others, budget: Budget::Usual, remembered: Vec::new() });
+            all.push(Made {
+                name,
+                parent,
+                steps,
+                others,
+                budget: Budget::Usual,
+                remembered: Vec::new(),
+                squashed: false,
+            });
             has.push(present);
         }
         all
     })
 }
 
-/// The least number of layers that each image can have, and those it has.
-fn layers(made: &[Made], groups: &Named) -> Vec<(usize, usize)> {
-    let mut counts: Vec<(usize, usize)> = Vec::new();
-    for image in made {
-        let (least, has) = image.parent.map_or((0, 0), |parent| counts[parent]);
-        let own = groups[&image.name].iter().map(Vec::len).sum::<usize>();
-        let full = image.steps.iter().filter(|step| !step.is_empty()).count();
-        counts.push((least + image.others + full, has + image.others + own));
+/// How many layers each image has if its packages are in these groups; without groups, if those of each step are one.
+fn layers(made: &[Made], groups: Option<&Named>, squashed: &[bool]) -> Vec<usize> {
+    let mut counts: Vec<usize> = Vec::new();
+    for (place, image) in made.iter().enumerate() {
+        let steps: Vec<bool> = image.steps.iter().map(|step| !step.is_empty()).collect();
+        let own = match groups {
+            Some(groups) => groups[&image.name].iter().map(Vec::len).sum::<usize>(),
+            None => steps.iter().filter(|lays| **lays).count(),
+        };
+        let below = image.parent.map_or(0, |parent| counts[parent]);
+        counts.push(below + own + own_layers(&others(image), &steps, squashed[place]));
     }
     counts
+}
+
+/// The least number of layers that each image can have.
+fn least(made: &[Made]) -> Vec<usize> {
+    layers(made, None, &vec![true; made.len()])
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
 
     #[test]
-    fn every_step_lays_exactly_its_packages_each_once(made in families(), extra in 0..4_usize) {
+    fn every_step_lays_exactly_its_packages_each_once(made in families(), extra in 0..12_usize) {
         let mut made = made;
-        for (place, (least, _)) in layers(&made, &cut_of(&made)).into_iter().enumerate() {
+        for (place, least) in least(&made).into_iter().enumerate() {
             made[place].budget = Budget::Asked(least + extra);
         }
-        let groups = cut_of(&made);
+        let cut = cut(&input(&made)).unwrap();
+        let groups = named(&made, &cut);
         for image in &made {
             for (step, groups) in image.steps.iter().zip(&groups[&image.name]) {
                 let mut laid: Vec<&String> = groups.iter().flatten().collect();
@@ -142,7 +170,7 @@ proptest! {
                 prop_assert!(groups.iter().all(|group| !group.is_empty() && group.is_sorted()));
             }
         }
-        for (place, (_, has)) in layers(&made, &groups).into_iter().enumerate() {
+        for (place, has) in layers(&made, Some(&groups), &cut.squashed).into_iter().enumerate() {
             let Budget::Asked(budget) = made[place].budget else { unreachable!() };
             prop_assert!(has <= budget, "{} has {has} of {budget}", made[place].name);
         }
@@ -160,7 +188,7 @@ proptest! {
     #[test]
     fn the_order_of_the_input_does_not_matter(made in families(), seed in vec(any::<Index>(), 9), extra in 0..3_usize) {
         let mut made = made;
-        for (place, (least, _)) in layers(&made, &cut_of(&made)).into_iter().enumerate() {
+        for (place, least) in least(&made).into_iter().enumerate() {
             made[place].budget = Budget::Asked(least + extra);
         }
         let expected = cut_of(&made);
@@ -287,13 +315,40 @@ fn a_smaller_budget_gives_up_the_fewest_bytes() {
 
 #[test]
 fn a_budget_that_cannot_be_met_is_an_error_and_the_usual_one_gives_way() {
-    let mut family = vec![made("base", None, &[&["a"]]), made("leaf", Some(0), &[&["b"], &["c"]])];
-    family[0].others = 60;
-    assert_eq!(cut_of(&family)["leaf"].len(), 2);
-    family[1].budget = Budget::Asked(62);
-    assert_eq!(cut(&input(&family)), Err(OverBudget { image: 1, least: 63, budget: 62 }));
-    family[1].budget = Budget::Asked(63);
+    let steps: Vec<Vec<String>> = (0..50).map(|step| vec![format!("p{step}")]).collect();
+    let mut family = vec![made("base", None, &[&["a"]]), Made { steps, ..made("leaf", Some(0), &[]) }];
+    family[1].others = 3;
+    assert_eq!(cut_of(&family)["leaf"].len(), 50);
+    family[1].budget = Budget::Asked(50);
+    assert_eq!(cut(&input(&family)), Err(OverBudget { image: 1, least: 51, budget: 50 }));
+    family[1].budget = Budget::Asked(51);
     assert!(cut(&input(&family)).is_ok());
+}
+
+#[test]
+fn own_layers_are_squashed_where_they_leave_no_room_and_stay_so() {
+    let mut family = vec![
+        made("base", None, &[&["a"]]),
+        made("leaf", Some(0), &[&["b", "shared"]]),
+        made("other", None, &[&["shared", "c"]]),
+        made("wide", None, &[&["a"]]),
+    ];
+    family[1].others = 4;
+    assert_eq!(cut(&input(&family)).unwrap().squashed, [false; 4]);
+    // Nothing has to be given up for this one.
+    family[1].budget = Budget::Asked(8);
+    assert_eq!(cut(&input(&family)).unwrap().squashed, [false; 4]);
+    family[1].budget = Budget::Asked(6);
+    let squashed = cut(&input(&family)).unwrap();
+    assert_eq!(squashed.squashed, [true, true, false, false]);
+    // What becomes one with the image's own layers is what nobody else has.
+    assert_eq!(named(&family, &squashed)["leaf"][0], [["shared"], ["b"]]);
+    // Without the image that needed it, its parent stays as it is.
+    let groups = named(&family, &squashed);
+    remember(&mut family, &groups);
+    family[0].squashed = true;
+    family.remove(1);
+    assert_eq!(cut(&input(&family)).unwrap().squashed, [true, false, false]);
 }
 
 #[test]

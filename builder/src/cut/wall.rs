@@ -148,11 +148,19 @@ impl<'a> Wall<'a> {
     }
 
     /// The groups of a slot in the order of their layers: what most images have comes first, so that those that share
-    /// layers begin with the same ones.
-    pub fn in_order(&self, slot: usize) -> Vec<Vec<u32>> {
+    /// layers begin with the same ones. Where the last one will be squashed, it is one that nobody else has, or the
+    /// smallest.
+    pub fn in_order(&self, slot: usize, squashed: bool) -> Vec<Vec<u32>> {
         let users = |blob: &Blob| blob.slots.iter().map(|slot| self.slots[slot].users).sum::<u64>();
         let mut blobs: Vec<&Blob> = self.laid[slot].iter().map(|blob| &self.blobs[*blob]).collect();
         blobs.sort_by_key(|blob| (Reverse(users(blob)), blob.pieces[0]));
+        let is_shared = |blob: &Blob| blob.slots.iter().nth(1).is_some();
+        if squashed
+            && let Some(last) = (0..blobs.len()).min_by_key(|place| (is_shared(blobs[*place]), blobs[*place].size))
+        {
+            let last = blobs.remove(last);
+            blobs.push(last);
+        }
         blobs.into_iter().map(|blob| blob.pieces.clone()).collect()
     }
 

@@ -13,7 +13,7 @@ use std::path::Path;
 
 use crate::diff::{Change, Item, Names, Side, deletion};
 use crate::entry::ImagePath;
-use crate::record::{Owners, TreeDir};
+use crate::record::{Attributes, Owners, TreeDir};
 use crate::view::{Finder, Found, View};
 
 /// What the trees above the first `below` ones of `stack` change in those, as one layer: sorted by path, parents first.
@@ -33,6 +33,7 @@ pub fn squash(stack: &[TreeDir], below: usize, owners: Owners, deleted: i64) -> 
     for tree in &stack[below..] {
         touch(&tree.root(), &ImagePath::root(), &mut touched)?;
     }
+    squasher.root()?;
     for path in touched {
         squasher.path(&path)?;
     }
@@ -66,6 +67,23 @@ struct Squasher<'a> {
 }
 
 impl Squasher<'_> {
+    /// The root is there without an entry, as root's with the mode 0755.
+    fn root(&mut self) -> io::Result<()> {
+        let path = ImagePath::root();
+        let Some(found) = self.after.lookup(&path)? else { return Ok(()) };
+        let attributes = self.sides[found.tree].attributes(&found.path)?;
+        let before = match self.before.lookup(&path)? {
+            Some(before) => self.sides[before.tree].attributes(&before.path)?,
+            None => Attributes { mode: 0o755, ..Attributes::default() },
+        };
+        if attributes != before {
+            let item = Item { at: &found.path, metadata: &found.metadata, attributes: &attributes };
+            let change = item.change(&path, found.metadata.mtime(), &mut self.names)?;
+            self.changes.insert(path, change);
+        }
+        Ok(())
+    }
+
     fn path(&mut self, path: &ImagePath) -> io::Result<()> {
         let (after, before) = (self.after.lookup(path)?, self.before.lookup(path)?);
         let Some(found) = after else {
