@@ -70,8 +70,18 @@ struct Token {
 #[derive(Default)]
 pub(crate) struct Auth {
     challenges: Mutex<HashMap<Registry, Challenge>>,
-    /// Held while a token is bought: whoever wants the same one waits and finds it.
-    tokens: tokio::sync::Mutex<HashMap<(Registry, Scope), Token>>,
+    purses: Mutex<HashMap<(Registry, Scope), SharedPurse>>,
+}
+
+/// Locked while a token is bought: whoever wants the same one waits and finds it.
+type SharedPurse = Arc<tokio::sync::Mutex<Purse>>;
+
+/// The token for one scope.
+#[derive(Default)]
+struct Purse {
+    token: Option<Token>,
+    /// What the registry asked for when it did not take a token for the scope alone.
+    more: BTreeSet<String>,
 }
 
 #[derive(Deserialize)]
@@ -96,7 +106,7 @@ impl Transport {
             },
             Some(Challenge::Bearer { realm, service, scope }) => {
                 let token = self.token(call, &realm, service.as_deref(), scope.as_deref()).await?;
-                format!("Bearer {}", token.reveal())
+                bearer(&token)
             }
         };
         let unusable = |_| Error::Address { text: call.registry.to_string(), reason: "its token is no valid header" };
@@ -105,13 +115,31 @@ impl Transport {
         Ok(Some(value))
     }
 
-    /// Takes note of a 401. Whether there is something to show that was not shown yet.
-    pub(crate) async fn challenged(&self, call: &Call, reply: &Reply) -> bool {
-        let Some(challenge) = Challenge::of(reply.headers()) else { return false };
-        let key = (call.registry.clone(), call.scope.clone());
-        self.auth.tokens.lock().await.remove(&key);
+    /// Takes note of a 401. It is an error if there is nothing to show that was not shown.
+    pub(crate) async fn challenged(&self, call: &Call, reply: Reply) -> Result<(), Error> {
+        let Some(challenge) = Challenge::of(reply.headers()) else { return Err(self.unauthorized(call, reply).await) };
+        if challenge == Challenge::Basic && reply.shown.is_some() {
+            return Err(self.unauthorized(call, reply).await);
+        }
+        let shown = reply.shown.clone();
+        // The answer counts as an open connection, and whoever buys the token that we wait for may need that one.
+        drop(reply);
+        if let (Challenge::Bearer { scope, .. }, Some(shown)) = (&challenge, shown) {
+            let purse = self.purse(call);
+            let mut purse = purse.lock().await;
+            // Somebody else may have bought a new one meanwhile.
+            if purse.token.as_ref().is_some_and(|token| bearer(&token.text) == shown) {
+                purse.token = None;
+                purse.more.extend(scope.iter().flat_map(|asked| asked.split(' ')).map(str::to_owned));
+            }
+        }
         self.auth.challenges.lock().unwrap_or_else(PoisonError::into_inner).insert(call.registry.clone(), challenge);
-        true
+        Ok(())
+    }
+
+    fn purse(&self, call: &Call) -> SharedPurse {
+        let mut purses = self.auth.purses.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(purses.entry((call.registry.clone(), call.scope.clone())).or_default())
     }
 
     /// Who we are to this registry.
@@ -133,12 +161,12 @@ impl Transport {
         service: Option<&str>,
         asked: Option<&str>,
     ) -> Result<Secret, Error> {
-        let mut tokens = self.auth.tokens.lock().await;
-        let key = (call.registry.clone(), call.scope.clone());
-        if let Some(token) = tokens.get(&key).filter(|token| token.until > Instant::now()) {
+        let purse = self.purse(call);
+        let mut purse = purse.lock().await;
+        if let Some(token) = purse.token.as_ref().filter(|token| token.until > Instant::now()) {
             return Ok(token.text.clone());
         }
-        let mut scopes = call.scope.scopes.clone();
+        let mut scopes: BTreeSet<String> = call.scope.scopes.union(&purse.more).cloned().collect();
         // The registry's own wish counts only where we have none: it may be left from another repository's request.
         if scopes.is_empty() {
             scopes.extend(asked.into_iter().flat_map(|asked| asked.split(' ')).map(str::to_owned));
@@ -151,7 +179,7 @@ impl Transport {
             text: realm.to_owned(),
             reason: "the token server answers without a token",
         })?);
-        tokens.insert(key, Token { text: text.clone(), until });
+        purse.token = Some(Token { text: text.clone(), until });
         Ok(text)
     }
 
@@ -224,6 +252,10 @@ pub(crate) async fn refused(reply: Reply, credential: Option<&Credential>) -> Er
     let (request, anonymous) = (reply.request.clone(), credential.is_none());
     let credential = credential.map_or_else(|| "no credential".to_owned(), Credential::describe);
     Error::Unauthorized { request, credential, anonymous, errors: reply.errors().await }
+}
+
+fn bearer(token: &Secret) -> String {
+    format!("Bearer {}", token.reveal())
 }
 
 fn basic(username: &str, password: &Secret) -> String {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use content::Digest;
-use reqwest::header::{HeaderMap, HeaderName};
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use serde::Deserialize;
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -18,6 +18,8 @@ const MAX_REFUSAL: u64 = 64 << 10;
 pub(crate) struct Reply {
     pub(crate) response: reqwest::Response,
     pub(crate) request: RequestName,
+    /// What the registry was shown.
+    pub(crate) shown: Option<HeaderValue>,
     pub(crate) stall: Duration,
     pub(crate) _permit: OwnedSemaphorePermit,
 }

@@ -171,10 +171,7 @@ impl Transport {
         if reply.status() != 401 || !self.is_home(call) {
             return Ok(reply);
         }
-        if !self.challenged(call, &reply).await {
-            return Err(self.unauthorized(call, reply).await);
-        }
-        drop(reply);
+        self.challenged(call, reply).await?;
         let reply = self.send_retrying(call).await?;
         if reply.status() == 401 { Err(self.unauthorized(call, reply).await) } else { Ok(reply) }
     }
@@ -233,9 +230,11 @@ impl Transport {
         streamed: Option<(reqwest::Body, Arc<Flow>)>,
     ) -> Result<Reply, Error> {
         let mut request = self.http.request(call.method.clone(), call.url.clone()).headers(call.headers.clone());
+        let mut shown = None;
         if self.is_home(call)
             && let Some(authorization) = self.authorization_unless_given(call).await?
         {
+            shown = Some(authorization.clone());
             request = request.header(AUTHORIZATION, authorization);
         }
         let flow = match streamed {
@@ -259,7 +258,7 @@ impl Transport {
         let response =
             answered.map_err(|source| Error::Connection { request: name.clone(), source: source.without_url() })?;
         tracing::debug!(request = %name, status = response.status().as_u16(), "answered");
-        Ok(Reply { response, request: name, stall: self.options.stall, _permit: permit })
+        Ok(Reply { response, request: name, shown, stall: self.options.stall, _permit: permit })
     }
 
     async fn authorization_unless_given(&self, call: &Call) -> Result<Option<HeaderValue>, Error> {
@@ -272,7 +271,7 @@ impl Transport {
 
     /// Whether a request goes to the registry itself. Nobody else is shown what the registry is shown, also not the
     /// same host on another port.
-    fn is_home(&self, call: &Call) -> bool {
+    pub(crate) fn is_home(&self, call: &Call) -> bool {
         call.to_registry && self.url(&call.registry, "/").is_ok_and(|home| home.origin() == call.url.origin())
     }
 

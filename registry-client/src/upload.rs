@@ -238,10 +238,11 @@ impl Upload<'_> {
             call = call.header("content-range", range);
         }
         let reply = self.transfer_once(&call, offset, length).await?;
-        if reply.status() != 401 || !self.client.transport.challenged(&call, &reply).await {
+        // Others than the registry, to whom it may have sent us, have nothing to ask for.
+        if reply.status() != 401 || !self.client.transport.is_home(&call) {
             return Ok(reply);
         }
-        drop(reply);
+        self.client.transport.challenged(&call, reply).await?;
         let reply = self.transfer_once(&call, offset, length).await?;
         if reply.status() == 401 { Err(self.client.transport.unauthorized(&call, reply).await) } else { Ok(reply) }
     }

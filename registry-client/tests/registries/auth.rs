@@ -208,3 +208,27 @@ async fn a_refused_user_is_told_who_he_was_and_what_the_registry_said() {
     assert!(text.contains("user `user` from the test") && text.contains("DENIED: wrong password"), "{text}");
     assert!(!format!("{error:?}").contains("hunter2"));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_at_once_over_few_connections_share_one_token() {
+    let sold = Seen::default();
+    let tokens = listen(Arc::clone(&sold), |_, _| Response::new(Body::from(r#"{"token":"T","expires_in":300}"#))).await;
+    let registry = listen(Seen::default(), move |_, shown| match shown {
+        Some("Bearer T") => status(200),
+        _ => challenge(&tokens),
+    })
+    .await;
+    let client = Client::new(Options { connections_per_host: 2, ..password() }).unwrap();
+    let mut running = tokio::task::JoinSet::new();
+    for _ in 0..30 {
+        let (client, remote) = (client.clone(), remote(&registry, "a"));
+        running.spawn(async move { client.head_blob(&remote, &blob(b"").0).await });
+    }
+    let all = async {
+        while let Some(done) = running.join_next().await {
+            assert!(done.unwrap().unwrap());
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(20), all).await.expect("nobody waits for somebody who waits");
+    assert_eq!(sold.lock().unwrap().len(), 1);
+}
