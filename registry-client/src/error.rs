@@ -63,6 +63,12 @@ pub enum Error {
     /// The client cannot be made.
     #[error("the HTTP client cannot be set up")]
     Setup(#[source] reqwest::Error),
+    /// A proxy cannot be used. Its address is not told: it may have a password in it.
+    #[error("the proxy for {scheme} cannot be used: expected an address such as `http://host:port`")]
+    Proxy {
+        /// What it is the proxy for: `http` or `https`.
+        scheme: &'static str,
+    },
     /// A registry's name makes no address, or the registry sends us to one.
     #[error("`{text}` is not an address that can be used: {reason}")]
     Address {

@@ -8,8 +8,8 @@
 //!
 //! [`CredentialFiles`] reads the files of other tools, if a caller names them.
 //!
-//! The client reads no files but those it is asked to send, no environment (but for proxies, through reqwest, and
-//! `PATH` for programs that keep credentials) and no clock. It runs on a tokio runtime of the caller's.
+//! The client reads no files but those it is asked to send, no environment (but for `PATH`, where programs are that
+//! keep credentials) and no clock. It runs on a tokio runtime of the caller's.
 
 mod auth;
 mod backoff;
@@ -22,6 +22,7 @@ mod files;
 mod listing;
 mod manifests;
 mod options;
+mod proxies;
 mod pull;
 mod push;
 mod reply;
@@ -37,6 +38,7 @@ pub use events::{Event, Events, Silent};
 pub use files::{CredentialFiles, Kept, LoginScope, forget_login, keep_login};
 pub use manifests::{FetchedManifest, ManifestName};
 pub use options::Options;
+pub use proxies::Proxies;
 pub use push::{ImagePush, PushReport, Pusher};
 pub use source::{BlobReader, BlobSource, BytesSource, FileSource, Opening};
 pub use upload::Pushed;

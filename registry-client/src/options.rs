@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use oci::Registry;
 
-use crate::{Anonymous, Credentials, Events, RetryPolicy, Secret, Silent};
+use crate::{Anonymous, Credentials, Events, Proxies, RetryPolicy, Secret, Silent};
 
 /// How a client behaves.
 #[derive(Clone)]
@@ -23,6 +23,8 @@ pub struct Options {
     pub certificates: Vec<Vec<u8>>,
     /// The certificate and the key, as PEM, that registries get to see which ask for one.
     pub identity: Option<Secret>,
+    /// Who stands between us and the registries.
+    pub proxies: Proxies,
     /// Who knows the passwords.
     pub credentials: Arc<dyn Credentials>,
     /// How often, and after which pauses, something is tried again.
@@ -46,6 +48,7 @@ impl Default for Options {
             endpoints: BTreeMap::new(),
             certificates: Vec::new(),
             identity: None,
+            proxies: Proxies::default(),
             credentials: Arc::new(Anonymous),
             retry: RetryPolicy::default(),
             connections_per_host: 8,

@@ -105,14 +105,17 @@ impl Transport {
         }
         let identity = options.identity.as_ref().map(|pem| Identity::from_pem(pem.reveal().as_bytes()));
         let identity = identity.transpose().map_err(Error::Setup)?;
+        let proxies = options.proxies.list()?;
         let builder = || {
             let builder = reqwest::Client::builder()
                 .user_agent(&options.user_agent)
                 .redirect(reqwest::redirect::Policy::none())
                 .connect_timeout(CONNECT_TIMEOUT)
+                .no_proxy()
                 .pool_max_idle_per_host(options.connections_per_host)
                 .tcp_nodelay(true)
                 .tcp_keepalive(Duration::from_secs(30));
+            let builder = proxies.iter().cloned().fold(builder, reqwest::ClientBuilder::proxy);
             match &identity {
                 Some(identity) => builder.identity(identity.clone()),
                 None => builder,

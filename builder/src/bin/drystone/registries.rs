@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use oci::{Registry, Repository};
-use registry_client::{Credential, CredentialFiles, Credentials, CredentialsError, Options, Secret};
+use registry_client::{Credential, CredentialFiles, Credentials, CredentialsError, Options, Proxies, Secret};
 
 use crate::args::RegistryArgs;
 use crate::failure::Failure;
@@ -28,7 +28,23 @@ pub fn options(arguments: &RegistryArgs, credentials: Arc<dyn Credentials>) -> R
     };
     let insecure = arguments.insecure.iter().cloned().collect();
     let secure = arguments.secure.iter().cloned().collect();
-    Ok(Options { insecure, secure, certificates, identity, credentials, ..Options::default() })
+    let proxies = proxies();
+    Ok(Options { insecure, secure, certificates, identity, proxies, credentials, ..Options::default() })
+}
+
+/// What stands between us and the registries, as curl reads it: the lower-case variable first, `ALL_PROXY` last.
+fn proxies() -> Proxies {
+    let proxy = |names: [&str; 4]| names.into_iter().find_map(text_of_variable).map(Secret::new);
+    Proxies {
+        http: proxy(["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"]),
+        https: proxy(["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"]),
+        except: ["no_proxy", "NO_PROXY"].into_iter().find_map(text_of_variable).unwrap_or_default(),
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "this is the command line")]
+fn text_of_variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
 fn pem(path: &Path) -> Result<Vec<u8>, Failure> {
