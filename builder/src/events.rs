@@ -77,6 +77,18 @@ pub enum Event<'a> {
         /// How many since the last time.
         bytes: u64,
     },
+    /// Bytes of blobs came from a registry.
+    PullProgress {
+        /// How many since the last time.
+        bytes: u64,
+    },
+    /// An image and its name are in the layout.
+    ImagePulled {
+        /// The reference it has there.
+        reference: &'a str,
+        /// Whether the layout had all of its blobs.
+        already_there: bool,
+    },
     /// An image and its tag are in the registry.
     ImagePushed {
         /// The reference it has there.

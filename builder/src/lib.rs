@@ -5,7 +5,7 @@
 //! 1. [`load`]: a directory of specs → a checked [`spec::Family`]
 //! 2. [`plan`]: the family → every package by digest, with the help of [`apt`]
 //! 3. [`build`]: the plan → layers and images in a layout; the kinds of steps are in [`steps`]
-//! 4. [`push`]: the layout → a registry
+//! 4. [`push`]: the layout → a registry; [`pull`]: the way back
 //!
 //! Beside them, [`doctor`] says what a machine allows.
 //!
@@ -35,6 +35,7 @@ pub mod overview;
 pub mod package;
 pub mod pause;
 pub mod plan;
+pub mod pull;
 pub mod push;
 pub mod python;
 pub mod scrub;

@@ -54,7 +54,7 @@ pub enum PushError {
     Name(String),
 }
 
-/// A client that tells `observer` what it sends.
+/// A client that tells `observer` what it sends and gets.
 pub fn client(options: Options, observer: Arc<dyn Observer>) -> Result<Client, registry_client::Error> {
     Client::new(Options { events: Arc::new(Progress(observer)), ..options })
 }
@@ -65,6 +65,7 @@ impl registry_client::Events for Progress {
     fn event(&self, event: registry_client::Event<'_>) {
         match event {
             registry_client::Event::Sent { bytes, .. } => self.0.observe(Event::PushProgress { bytes }),
+            registry_client::Event::Received { bytes, .. } => self.0.observe(Event::PullProgress { bytes }),
             registry_client::Event::Retrying { request, wait, cause, .. } => {
                 let text = format!("{request}: {cause}; trying again in {:.1} s", wait.as_secs_f64());
                 self.0.observe(Event::Warning(&text));

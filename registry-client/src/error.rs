@@ -5,11 +5,11 @@ use std::io;
 use std::time::Duration;
 
 use content::Digest;
-use oci::Registry;
+use oci::{Platform, Reference, Registry};
 use reqwest::{Method, Url};
 use serde::Deserialize;
 
-use crate::CredentialsError;
+use crate::{CredentialsError, PlatformList};
 
 /// A request as people name it: method and address, without the query, in which secrets travel.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -132,12 +132,44 @@ pub enum Error {
         reason: String,
     },
     /// A blob or manifest is not there.
-    #[error("{what} is not in {place}")]
+    #[error("{what} is not in {place}{}", list(said))]
     Missing {
         /// What was looked for.
         what: String,
         /// The registry and repository.
         place: String,
+        /// What the registry says.
+        said: Vec<RegistryError>,
+    },
+    /// A layer that need not be in registries is not there, and was not to be had elsewhere.
+    #[error("layer {digest} may not be passed on, is not in {remote}, and did not come from {}", urls.join(" or "))]
+    Foreign {
+        /// The layer.
+        digest: Digest,
+        /// The registry and repository.
+        remote: String,
+        /// Where else it should be.
+        urls: Vec<String>,
+    },
+    /// There is no image for a platform.
+    #[error("{reference} has no image for {wanted}; it has images for: {there}")]
+    Platform {
+        /// The image.
+        reference: Box<Reference>,
+        /// What was asked for.
+        wanted: Box<Platform>,
+        /// What there is.
+        there: PlatformList,
+    },
+    /// An index leads to more manifests than anyone should have to fetch.
+    #[error("an index in {remote} leads to more than {limit} manifests, or through more than {depth} indexes")]
+    TooManyManifests {
+        /// The registry and repository.
+        remote: String,
+        /// How many are fetched at most.
+        limit: usize,
+        /// How deep indexes may lie in one another.
+        depth: usize,
     },
     /// The bytes are not those that were named.
     #[error("{registry} sent wrong bytes for {expected}: they hash to {found}")]

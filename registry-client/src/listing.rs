@@ -39,7 +39,11 @@ impl Client {
         let url = self.transport.url(registry, "/v2/_catalog")?;
         let call = Call::new(Method::GET, url, registry, Scope::catalog());
         let names = self.pages(call, |page: Catalog| page.repositories.unwrap_or_default()).await?;
-        names.ok_or_else(|| Error::Missing { what: "the catalog".to_owned(), place: registry.to_string() })
+        names.ok_or_else(|| Error::Missing {
+            what: "the catalog".to_owned(),
+            place: registry.to_string(),
+            said: Vec::new(),
+        })
     }
 
     /// The manifests that say something about another one. A registry without the referrers API may keep the list

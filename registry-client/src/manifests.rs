@@ -71,25 +71,30 @@ impl Client {
 
     /// Fetches a manifest or index, verified. `None` if it is not there.
     pub async fn get_manifest(&self, remote: &Remote, name: &ManifestName) -> Result<Option<FetchedManifest>, Error> {
-        let call = self.call(Method::GET, remote, &path(name), Access::Pull)?;
-        let reply = self.send(call.header("accept", Document::accepted().join(", "))).await?;
-        if reply.status() == 404 {
-            return Ok(None);
+        match self.manifest_of(remote, name).await {
+            Err(error) if error.status() == Some(404) => Ok(None),
+            other => other.map(Some),
         }
-        let reply = reply.expect(&[200]).await?;
-        let (media_type, announced) = (media_type(&reply), reply.digest());
+    }
+
+    /// Fetches a manifest or index that has to be there, verified. Its absence is an error with the registry's words.
+    pub async fn manifest_of(&self, remote: &Remote, name: &ManifestName) -> Result<FetchedManifest, Error> {
+        let call = self.call(Method::GET, remote, &path(name), Access::Pull)?;
+        let reply = self.send(call.header("accept", Document::accepted().join(", "))).await?.expect(&[200]).await?;
+        let (announced, called) = (announced(&reply), reply.digest());
         let bytes = reply.bytes(MAX_MANIFEST_SIZE).await?;
         let found = Digest::of(&bytes);
         let expected = match name {
             ManifestName::Digest(digest) => Some(*digest),
-            ManifestName::Tag(_) => announced,
+            ManifestName::Tag(_) => called,
         };
         if let Some(expected) = expected.filter(|expected| *expected != found) {
             return Err(Error::Damaged { registry: remote.registry.clone(), expected, found });
         }
-        let document = Document::parse(&bytes, Some(&media_type))
+        let document = Document::parse(&bytes, announced.as_ref())
             .map_err(|source| Error::Document { what: format!("{remote} {name}"), source })?;
-        Ok(Some(FetchedManifest { descriptor: Descriptor::of(media_type, &bytes), bytes, document }))
+        let media_type = announced.unwrap_or_else(|| document.media_type());
+        Ok(FetchedManifest { descriptor: Descriptor::of(media_type, &bytes), bytes, document })
     }
 
     /// Stores a manifest or index, whose blobs and manifests must be there.
@@ -127,4 +132,11 @@ fn path(name: &ManifestName) -> String {
 fn media_type(reply: &Reply) -> MediaType {
     let text = reply.header(CONTENT_TYPE).unwrap_or_default();
     MediaType::from(text.split(';').next().unwrap_or_default().trim())
+}
+
+/// The kind that the registry says it sends. A server of plain files has no word for it; then the document's own counts.
+fn announced(reply: &Reply) -> Option<MediaType> {
+    let media_type = media_type(reply);
+    let unknown = ["", "application/json", "application/octet-stream", "text/plain"];
+    (!unknown.contains(&media_type.as_ref())).then_some(media_type)
 }

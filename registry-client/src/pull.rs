@@ -1,181 +1,175 @@
-//! Blobs on their way from a registry: verified while they come, going on after a break.
+//! Whole images on their way from a registry into a [`Sink`].
 
-use std::io::{self, Write};
-use std::time::Duration;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use bytes::Bytes;
-use content::{Digest, HashingWriter};
-use oci::Descriptor;
-use reqwest::Method;
-use reqwest::header::CONTENT_RANGE;
-use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
+use content::Digest;
+use oci::{Descriptor, Reference};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 
-use crate::backoff::{Backoff, retry_after};
-use crate::client::Access;
-use crate::error::is_transient_status;
-use crate::reply::Reply;
-use crate::{Client, Error, Event, Remote};
+use crate::download::Download;
+use crate::{Client, Error, Platforms, Remote, Resolved, Sink};
 
-/// How many pieces may wait to be written.
-const PIECES: usize = 8;
-
-/// The writing end: hashing and writing wait for the disk, so they have a thread.
-struct Sink<W> {
-    pieces: mpsc::Sender<Bytes>,
-    writing: JoinHandle<(io::Result<()>, HashingWriter<W>)>,
+/// How a blob got to where it should be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Pulled {
+    /// It was fetched.
+    Fetched,
+    /// It was there.
+    AlreadyThere,
 }
 
-/// Why a transfer ended before its end, and the pause that the registry asks for.
-struct Break {
-    error: Error,
-    asked: Option<Duration>,
+/// What a pull came to.
+#[derive(Clone, Debug)]
+pub struct PullReport {
+    /// What the reference meant.
+    pub resolved: Resolved,
+    /// How each blob got there, each one once.
+    pub blobs: Vec<(Descriptor, Pulled)>,
 }
 
-impl From<Error> for Break {
-    fn from(error: Error) -> Self {
-        Self { error, asked: None }
+impl PullReport {
+    /// How many bytes of blobs got there in this way.
+    pub fn bytes(&self, how: Pulled) -> u64 {
+        let blobs = self.blobs.iter().filter(|(_, pulled)| *pulled == how);
+        blobs.fold(0, |sum, (descriptor, _)| sum.saturating_add(descriptor.size))
     }
 }
 
 impl Client {
-    /// Fetches a blob into a writer and gives the writer back, after the last byte was verified. After an error, what
-    /// was written must be thrown away.
-    pub async fn pull_blob<W: Write + Send + 'static>(
+    /// Pulls an image, or all images of an index: blobs at the same time, each once, then manifests as they came, then
+    /// indexes. What the sink has is not fetched, so a pull that was interrupted goes on when it is repeated. Naming
+    /// the result is the caller's, with [`Resolved::taken`].
+    pub async fn pull(
+        &self,
+        reference: &Reference,
+        platforms: &Platforms,
+        sink: Arc<dyn Sink>,
+    ) -> Result<PullReport, Error> {
+        let resolved = self.resolve(reference, platforms).await?;
+        self.pull_resolved(&Remote::from(reference), resolved, sink).await
+    }
+
+    /// Pulls what was resolved before.
+    pub async fn pull_resolved(
+        &self,
+        remote: &Remote,
+        resolved: Resolved,
+        sink: Arc<dyn Sink>,
+    ) -> Result<PullReport, Error> {
+        let mut at_hand: BTreeMap<Digest, Bytes> = BTreeMap::new();
+        at_hand.extend(resolved.config.iter().map(|(bytes, _)| (Digest::of(bytes), bytes.clone())));
+        let mut seen = BTreeSet::new();
+        let blobs: Vec<Descriptor> = resolved
+            .documents
+            .iter()
+            .flat_map(|fetched| fetched.document.blobs())
+            .filter(|descriptor| seen.insert(descriptor.digest))
+            .cloned()
+            .collect();
+        let blobs = self.pull_blobs(remote, blobs, &at_hand, &sink).await?;
+        for fetched in &resolved.documents {
+            keep(&sink, &fetched.descriptor, fetched.bytes.clone()).await?;
+        }
+        Ok(PullReport { resolved, blobs })
+    }
+
+    async fn pull_blobs(
+        &self,
+        remote: &Remote,
+        blobs: Vec<Descriptor>,
+        at_hand: &BTreeMap<Digest, Bytes>,
+        sink: &Arc<dyn Sink>,
+    ) -> Result<Vec<(Descriptor, Pulled)>, Error> {
+        // An image has hundreds of layers at most, but somebody's index has what he likes: no more files are open than
+        // there are connections.
+        let places = Arc::new(Semaphore::new(self.options().connections_per_host.max(1)));
+        // Dropped on the first error, which ends the other transfers.
+        let mut running = JoinSet::new();
+        let mut results = Vec::with_capacity(blobs.len());
+        for descriptor in blobs {
+            let (client, remote, sink) = (self.clone(), remote.clone(), Arc::clone(sink));
+            let (places, bytes) = (Arc::clone(&places), at_hand.get(&descriptor.digest).cloned());
+            running.spawn(async move {
+                let _place = places.acquire_owned().await.expect("this semaphore is never closed");
+                let pulled = match bytes {
+                    Some(bytes) => keep(&sink, &descriptor, bytes).await?,
+                    None => client.pull_into(&remote, &descriptor, &sink).await?,
+                };
+                Ok::<_, Error>((descriptor, pulled))
+            });
+        }
+        while let Some(ended) = running.join_next().await {
+            match ended {
+                Ok(pulled) => results.push(pulled?),
+                Err(error) => std::panic::resume_unwind(error.into_panic()),
+            }
+        }
+        Ok(results)
+    }
+
+    /// Fetches one blob into a sink, unless it is there. A layer that is not in the registry, because it may not be
+    /// passed on, is fetched from the addresses that its descriptor has; nobody there is shown a credential.
+    pub async fn pull_into(
         &self,
         remote: &Remote,
         descriptor: &Descriptor,
-        writer: W,
-    ) -> Result<W, Error> {
-        let sink = Sink::new(writer);
-        let fetched = self.fetch(remote, descriptor, &sink).await;
+        sink: &Arc<dyn Sink>,
+    ) -> Result<Pulled, Error> {
+        if is_there(sink, descriptor).await {
+            return Ok(Pulled::AlreadyThere);
+        }
+        let download = Download::new(self, remote, descriptor);
+        let elsewhere = download.by_its_urls();
+        let mut outcome = download.into_sink(sink).await;
+        for other in elsewhere {
+            if !matches!(outcome, Err(Error::Foreign { .. })) {
+                break;
+            }
+            if other.into_sink(sink).await.is_ok() {
+                outcome = Ok(());
+            }
+        }
+        outcome.map(|()| Pulled::Fetched)
+    }
+}
+
+impl Download<'_> {
+    async fn into_sink(self, sink: &Arc<dyn Sink>) -> Result<(), Error> {
+        let descriptor = self.descriptor().clone();
         let digest = descriptor.digest;
-        let (writer, found, size) = sink.finish(digest).await?;
-        fetched?;
-        let registry = remote.registry.clone();
-        if size != descriptor.size {
-            return Err(Error::WrongSize { registry, digest, expected: descriptor.size, found: size });
-        }
-        if found != digest {
-            return Err(Error::Damaged { registry, expected: digest, found });
-        }
-        Ok(writer)
-    }
-
-    async fn fetch<W>(&self, remote: &Remote, descriptor: &Descriptor, sink: &Sink<W>) -> Result<(), Error> {
-        let mut backoff = Backoff::new(&self.options().retry);
-        let mut offset = 0;
-        loop {
-            let before = offset;
-            let Break { error, asked } = match self.fetch_from(remote, descriptor, &mut offset, sink).await {
-                Ok(_) if offset == descriptor.size => return Ok(()),
-                // The body ended where the registry said it would, and that was too early.
-                Ok(request) => {
-                    let reason = format!("it ends after {offset} of {} bytes", descriptor.size);
-                    Error::Protocol { request, reason }.into()
-                }
-                Err(broken) if broken.error.is_transient() => broken,
-                Err(broken) => return Err(broken.error),
-            };
-            if offset > before {
-                backoff.reset();
-            }
-            let request = self.call(Method::GET, remote, &blob_path(descriptor), Access::Pull)?.name();
-            if !self.transport.pause(&mut backoff, asked, &request, &error.to_string()).await? {
-                return Err(error);
-            }
-        }
-    }
-
-    /// Fetches from `offset` to the end or to a break; `offset` follows.
-    async fn fetch_from<W>(
-        &self,
-        remote: &Remote,
-        descriptor: &Descriptor,
-        offset: &mut u64,
-        sink: &Sink<W>,
-    ) -> Result<crate::RequestName, Break> {
-        let mut call = self
-            .call(Method::GET, remote, &blob_path(descriptor), Access::Pull)?
-            .header("accept-encoding", "identity")
-            .once();
-        if *offset > 0 {
-            call = call.header("range", format!("bytes={offset}-"));
-        }
-        let reply = self.send(call).await?;
-        if reply.status() == 404 {
-            return Err(Error::Missing { what: descriptor.digest.to_string(), place: remote.to_string() }.into());
-        }
-        if is_transient_status(reply.status()) {
-            let asked = retry_after(reply.headers());
-            return Err(Break { error: reply.refused().await, asked });
-        }
-        let mut reply = reply.expect(&[200, 206]).await?;
-        // A registry that knows no ranges starts again from the first byte.
-        let mut skipped = if reply.status() == 206 {
-            check_range(&reply, *offset)?;
-            0
-        } else {
-            *offset
+        let failed = move |source| Error::Sink { digest, source };
+        let writer = {
+            let sink = Arc::clone(sink);
+            waiting(move || sink.begin(&descriptor)).await.map_err(failed)?
         };
-        while let Some(mut piece) = reply.piece().await? {
-            let known = skipped.min(piece.len() as u64);
-            skipped -= known;
-            let _ = piece.split_to(known as usize);
-            if piece.is_empty() {
-                continue;
-            }
-            let bytes = piece.len() as u64;
-            let found = offset.saturating_add(bytes);
-            if found > descriptor.size {
-                let (registry, digest) = (remote.registry.clone(), descriptor.digest);
-                return Err(Error::WrongSize { registry, digest, expected: descriptor.size, found }.into());
-            }
-            if sink.pieces.send(piece).await.is_err() {
-                // The writer failed and says why when it is asked.
-                return Err(reply.protocol("it cannot be written").into());
-            }
-            *offset = found;
-            self.options().events.event(Event::Received { digest: descriptor.digest, bytes });
+        let writer = self.into_writer(writer).await?;
+        waiting(move || writer.commit()).await.map_err(failed)
+    }
+}
+
+/// Puts bytes that are at hand into a sink.
+async fn keep(sink: &Arc<dyn Sink>, descriptor: &Descriptor, bytes: Bytes) -> Result<Pulled, Error> {
+    let (digest, descriptor, sink) = (descriptor.digest, descriptor.clone(), Arc::clone(sink));
+    let write = move || {
+        if sink.has(&descriptor) {
+            return Ok(Pulled::AlreadyThere);
         }
-        Ok(reply.request)
-    }
+        let mut writer = sink.begin(&descriptor)?;
+        writer.write_all(&bytes)?;
+        writer.commit().map(|()| Pulled::Fetched)
+    };
+    waiting(write).await.map_err(|source| Error::Sink { digest, source })
 }
 
-fn blob_path(descriptor: &Descriptor) -> String {
-    format!("blobs/{}", descriptor.digest)
+async fn is_there(sink: &Arc<dyn Sink>, descriptor: &Descriptor) -> bool {
+    let (sink, descriptor) = (Arc::clone(sink), descriptor.clone());
+    waiting(move || Ok(sink.has(&descriptor))).await.unwrap_or(false)
 }
 
-/// A part must be the part that was asked for.
-fn check_range(reply: &Reply, offset: u64) -> Result<(), Error> {
-    let start = reply
-        .header(CONTENT_RANGE)
-        .and_then(|text| text.strip_prefix("bytes "))
-        .and_then(|text| text.split_once('-'))
-        .and_then(|(start, _)| start.parse::<u64>().ok());
-    if start == Some(offset) { Ok(()) } else { Err(reply.protocol("it is another part than the one asked for")) }
-}
-
-impl<W: Write + Send + 'static> Sink<W> {
-    fn new(writer: W) -> Self {
-        let (pieces, mut received) = mpsc::channel::<Bytes>(PIECES);
-        let writing = tokio::task::spawn_blocking(move || {
-            let mut writer = HashingWriter::new(writer);
-            while let Some(piece) = received.blocking_recv() {
-                if let Err(error) = writer.write_all(&piece) {
-                    return (Err(error), writer);
-                }
-            }
-            (writer.flush(), writer)
-        });
-        Self { pieces, writing }
-    }
-
-    async fn finish(self, digest: Digest) -> Result<(W, Digest, u64), Error> {
-        drop(self.pieces);
-        let failed = |source| Error::Sink { digest, source };
-        let (written, writer) = self.writing.await.map_err(|panicked| failed(io::Error::other(panicked)))?;
-        written.map_err(failed)?;
-        Ok(writer.finish())
-    }
+/// Does what waits for the disk on a thread of its own.
+async fn waiting<T: Send + 'static>(work: impl FnOnce() -> std::io::Result<T> + Send + 'static) -> std::io::Result<T> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|panicked| Err(std::io::Error::other(panicked)))
 }

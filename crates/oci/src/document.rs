@@ -224,6 +224,8 @@ mod tests {
         assert_eq!(read.select(&Platform::linux("amd64")), Some(&index.manifests[1]));
         assert_eq!(read.select(&Platform::linux("arm64")), Some(&index.manifests[0]));
         assert_eq!(read.select(&Platform::linux("riscv64")), None);
+        let index = Index::new(vec![entry("linux/amd64/v3", b"c"), entry("linux/amd64", b"d")]);
+        assert_eq!(index.select(&Platform::linux("amd64")), Some(&index.manifests[1]), "v3 runs on few machines");
         assert!(oci_spec::image::ImageIndex::from_reader(&bytes[..]).is_ok());
     }
 

@@ -43,9 +43,14 @@ impl Index {
         }
     }
 
-    /// The first manifest for a platform, which is the one that every tool takes.
+    /// The manifest for a platform: one that says exactly what was asked for, else the first that will do.
     pub fn select(&self, wanted: &Platform) -> Option<&Descriptor> {
-        self.manifests.iter().find(|entry| entry.platform.as_ref().is_some_and(|platform| platform.serves(wanted)))
+        let serving = || {
+            let entries = self.manifests.iter().filter_map(|entry| Some((entry, entry.platform.as_ref()?)));
+            entries.filter(|(_, platform)| platform.serves(wanted))
+        };
+        let exactly = serving().find(|(_, platform)| platform.variant == wanted.variant);
+        exactly.or_else(|| serving().next()).map(|(entry, _)| entry)
     }
 
     /// The document's bytes; equal indexes have equal bytes.

@@ -57,6 +57,8 @@ pub(crate) enum Fault {
     Corrupt,
     /// Answer rightly, but the body has more bytes.
     Lengthen,
+    /// Answer with this.
+    Body(Bytes),
     /// Do the right thing, but lose the answer.
     LoseAnswer,
 }
@@ -124,6 +126,7 @@ async fn with_faults(request: Request, next: Next, log: Arc<Log>, faults: Faults
             }
             response.body(Body::empty()).unwrap()
         }
+        Some(Fault::Body(bytes)) => Response::new(Body::from(bytes)),
         Some(Fault::LoseAnswer) => {
             let _ = next.run(request).await;
             Response::builder().status(502).body(Body::empty()).unwrap()
@@ -139,7 +142,7 @@ async fn changed(response: Response, fault: &Fault) -> Response {
         Fault::Truncate(length) => bytes.truncate(*length),
         Fault::Corrupt => bytes[0] ^= 1,
         Fault::Lengthen => bytes.extend_from_slice(b"more"),
-        Fault::Status(..) | Fault::LoseAnswer => unreachable!(),
+        Fault::Status(..) | Fault::Body(_) | Fault::LoseAnswer => unreachable!(),
     }
     parts.headers.remove("content-length");
     Response::from_parts(parts, Body::from(bytes))

@@ -7,4 +7,5 @@ mod bench;
 mod debian;
 mod faults;
 mod limits;
+mod pulls;
 mod suite;

@@ -1,5 +1,7 @@
 //! What can be said on the command line.
 
+mod pull;
+
 use std::path::PathBuf;
 
 use clap::builder::styling::{AnsiColor, Styles};
@@ -10,6 +12,7 @@ use oci::Registry;
 use registry_client::LoginScope;
 use sandbox::Choice;
 
+pub use self::pull::Pull;
 use crate::destination::Destination;
 
 const STYLES: Styles = Styles::styled()
@@ -89,6 +92,12 @@ pub enum Command {
     Plan(Plan),
     /// Push what the layout holds
     Push(Push),
+    /// Pull images of a registry into the layout, under their own names
+    ///
+    /// What the layout has is not fetched again, so a pull that was interrupted goes on. Every byte is verified, and the
+    /// documents stay as the registry has them. Layers that are not in the registry because they may not be passed on
+    /// are fetched from where the image says.
+    Pull(Pull),
     /// List the images of the layout
     Images(Images),
     /// Look inside an image of the layout

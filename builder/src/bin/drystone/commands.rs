@@ -7,6 +7,7 @@ pub mod inspect;
 pub mod login;
 pub mod meta;
 pub mod plan;
+pub mod pull;
 pub mod push;
 pub mod serve;
 pub mod up;

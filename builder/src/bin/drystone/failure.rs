@@ -71,6 +71,14 @@ impl Failure {
         Self::of_storage(store::StoreError::Io { action: "write", path: path.to_owned(), source })
     }
 
+    /// With this advice, if there is none yet.
+    fn or_hint(self, advice: Option<String>) -> Self {
+        match self {
+            Self::Failed { text, hint } => Self::Failed { text, hint: hint.or(advice) },
+            other => other,
+        }
+    }
+
     /// Shows the place in a spec that led to it. That may help nobody but whoever can change the spec, but it says what
     /// is meant; the exit code is that of a failure all the same.
     fn at(self, span: &Span) -> Self {
@@ -181,10 +189,33 @@ impl From<drystone::push::PushError> for Failure {
     }
 }
 
+impl From<drystone::pull::PullError> for Failure {
+    fn from(error: drystone::pull::PullError) -> Self {
+        use drystone::pull::PullError;
+        match error {
+            PullError::Registry { ref reference, ref source } => {
+                let hint = pull_hint(source, reference);
+                Self::of_storage(error).or_hint(hint)
+            }
+            PullError::Store(error) => error.into(),
+        }
+    }
+}
+
 impl From<registry_client::Error> for Failure {
     fn from(error: registry_client::Error) -> Self {
         let hint = registry_hint(&error, "REGISTRY");
         Self::Failed { text: chain(&error), hint }
+    }
+}
+
+/// What helps where an image could not be fetched.
+fn pull_hint(error: &registry_client::Error, reference: &oci::Reference) -> Option<String> {
+    use registry_client::Error;
+    match error {
+        Error::Platform { .. } => Some("--platform OS/ARCH takes the image for another machine".to_owned()),
+        Error::Refused { status: 404, .. } => Some(format!("`drystone tags {}` lists what is there", reference.name())),
+        other => registry_hint(other, reference.registry().as_str()),
     }
 }
 

@@ -5,6 +5,7 @@ mod commands;
 mod destination;
 mod failure;
 mod metadata;
+mod online;
 mod progress;
 mod registries;
 mod session;
@@ -37,6 +38,7 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Build(command) => commands::build::run(&command, output),
         Command::Plan(command) => commands::plan::run(&command),
         Command::Inspect(command) => commands::inspect::run(&command),
+        Command::Pull(command) => commands::pull::run(&command, output),
         Command::Push(command) => commands::push::run(&command, output),
         Command::Images(command) => commands::images::run(&command),
         Command::Serve(command) => commands::serve::run(&command),

@@ -86,6 +86,8 @@ fn line(event: &Event<'_>, verbose: u8) -> Option<String> {
             let lines = last_lines.iter().map(|line| format!("\n{image}: | {line}"));
             format!("{image}: failed: {error}{}", lines.collect::<String>())
         }
+        Event::ImagePulled { reference, already_there: false } => format!("pulled {reference}"),
+        Event::ImagePulled { reference, already_there: true } => format!("{reference} is up to date"),
         Event::ImagePushed { reference, already_there: false } => format!("pushed {reference}"),
         Event::ImagePushed { reference, already_there: true } if verbose > 0 => format!("{reference} was there"),
         _ => return None,
@@ -141,6 +143,7 @@ struct Shown {
     steps: BTreeMap<String, ProgressBar>,
     fetch: Option<ProgressBar>,
     push: Option<ProgressBar>,
+    pull: Option<ProgressBar>,
 }
 
 impl Terminal {
@@ -190,6 +193,9 @@ impl Terminal {
             }
             Event::PushProgress { bytes } => {
                 shown.push.get_or_insert_with(|| self.meter("pushing", None)).inc(*bytes);
+            }
+            Event::PullProgress { bytes } => {
+                shown.pull.get_or_insert_with(|| self.meter("pulling", None)).inc(*bytes);
             }
             _ => {}
         }
@@ -248,6 +254,10 @@ fn object(event: &Event<'_>) -> Value {
             "event": "image-failed", "image": image.as_str(), "error": error, "last_lines": last_lines, "log": log,
         }),
         Event::PushProgress { bytes } => json!({"event": "push-progress", "bytes": bytes}),
+        Event::PullProgress { bytes } => json!({"event": "pull-progress", "bytes": bytes}),
+        Event::ImagePulled { reference, already_there } => {
+            json!({"event": "image-pulled", "reference": reference, "already_there": already_there})
+        }
         Event::ImagePushed { reference, already_there } => {
             json!({"event": "image-pushed", "reference": reference, "already_there": already_there})
         }

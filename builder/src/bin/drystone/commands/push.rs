@@ -1,6 +1,5 @@
 //! `drystone push`: what the layout holds to a registry.
 
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use drystone::push::{self, Outgoing, PushTotals};
@@ -12,7 +11,7 @@ use crate::args::{Output, Push};
 use crate::failure::Failure;
 use crate::metadata::write_json;
 use crate::session::{self, matches};
-use crate::{progress, registries, table};
+use crate::{online, progress, registries, table};
 
 #[derive(Serialize)]
 struct Metadata {
@@ -38,20 +37,9 @@ pub fn run(arguments: &Push, output: Output) -> Result<(), Failure> {
     let started = Instant::now();
     let layout = Layout::open(&arguments.layout.layout)?;
     let outgoing = chosen(&layout, arguments)?;
-    let interrupt = session::stop_on_signals()?;
     let observer = progress::observer(output);
     let client = push::client(registries::options_with_kept_credentials(&arguments.registry)?, observer.clone())?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::of)?;
-    let totals = runtime.block_on(async {
-        tokio::select! {
-            totals = push::push(&client, &layout, &outgoing, observer.as_ref()) => totals.map_err(Failure::from),
-            () = async {
-                while !interrupt.load(Ordering::Relaxed) {
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                }
-            } => Err(Failure::Interrupted),
-        }
-    })?;
+    let totals = online::run(push::push(&client, &layout, &outgoing, observer.as_ref()))?;
     finish(arguments, output, &outgoing, totals, started.elapsed())
 }
 
