@@ -13,6 +13,7 @@ mod bytecode;
 mod doctor;
 mod family;
 mod images;
+mod inside;
 mod logins;
 mod parity;
 mod plan;

@@ -9,6 +9,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use crate::events::{Event, Observer};
+use crate::referrers;
 
 /// How many images are pushed at the same time; their blobs share the client's connections.
 const IMAGES: usize = 4;
@@ -87,8 +88,38 @@ pub fn retarget(reference: &Reference, registry: &str) -> Result<Reference, Push
     Ok(moved.with_repository(repository))
 }
 
-/// Pushes images in this order, several at a time. The first error ends it; what is under way is given up.
+/// Pushes images in this order, several at a time, and then what the layout's artifacts say about them. The first error
+/// ends it; what is under way is given up.
 pub async fn push(
+    client: &Client,
+    layout: &Layout,
+    images: &[Outgoing],
+    observer: &dyn Observer,
+) -> Result<PushTotals, PushError> {
+    let totals = push_all(client, layout, images, observer).await?;
+    // The observer and the totals count images, which these are not.
+    let said = push_all(client, layout, &statements(layout, images)?, &()).await?;
+    let pushed_bytes = totals.pushed_bytes + said.pushed_bytes;
+    Ok(PushTotals { pushed_bytes, mounted_bytes: totals.mounted_bytes + said.mounted_bytes, ..totals })
+}
+
+/// Where what is said about images goes: into the repository of each.
+fn statements(layout: &Layout, images: &[Outgoing]) -> Result<Vec<Outgoing>, StoreError> {
+    let all = referrers::all(layout)?;
+    let of_image = |image: &Outgoing| {
+        let name = image.target.clone().with_tag(None);
+        referrers::of(&all, image.manifest.digest).into_iter().map(move |referrer| Outgoing {
+            target: name.clone().with_digest(Some(referrer.descriptor.digest)),
+            manifest: referrer.descriptor,
+        })
+    };
+    let mut outgoing: Vec<Outgoing> = images.iter().flat_map(of_image).collect();
+    outgoing.sort_by(|left, right| left.target.cmp(&right.target));
+    outgoing.dedup_by(|left, right| left.target == right.target);
+    Ok(outgoing)
+}
+
+async fn push_all(
     client: &Client,
     layout: &Layout,
     images: &[Outgoing],

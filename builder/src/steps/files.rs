@@ -77,6 +77,15 @@ impl Files {
         self.items.iter().fold(FramedHasher::new("files 2"), |hasher, item| hasher.field("item", item.key())).finish()
     }
 
+    /// The content that is put in, by its path in the image; of an archive, the directory that it is unpacked in.
+    pub fn contents(&self) -> Vec<(String, Digest)> {
+        let content = |item: &Item| match item.kind {
+            ItemKind::File { digest, .. } | ItemKind::Archive { digest, .. } => Some((item.path.to_string(), digest)),
+            ItemKind::Directory | ItemKind::Link(_) => None,
+        };
+        self.items.iter().filter_map(content).collect()
+    }
+
     /// What the history says.
     pub fn describe(&self) -> String {
         let mut paths: Vec<String> = self.items.iter().take(4).map(|item| item.path.to_string()).collect();

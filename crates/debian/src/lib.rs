@@ -2,6 +2,7 @@
 //! relations, indexes, signed `InRelease` files, a dependency solver, `.deb` archives and the dpkg database.
 //! Nothing here opens a socket, starts a process or writes a file.
 
+pub mod copyright;
 pub mod deb;
 pub mod deb822;
 pub mod dpkg;

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use drystone::listing::LabelFilter;
+use drystone::sbom;
 use layer::compress::Compression;
 use oci::Registry;
 use registry_client::LoginScope;
@@ -102,6 +103,16 @@ pub enum Command {
     Images(Images),
     /// Look inside an image of the layout
     Inspect(Inspect),
+    /// Say what differs between two images: packages, files, configuration, layers
+    ///
+    /// Files are compared by type, mode, owner, link, content and extended attributes. The exit code is that of diff: 0
+    /// if a container of one is as one of the other, 1 if something differs, 2 if that cannot be told.
+    Diff(Diff),
+    /// Print the bill of materials of an image: every package with its version, source, licences and layer
+    ///
+    /// It is made from the image's own package database, or is the one that `build --sbom` has kept. The same image gives
+    /// the same bytes.
+    Sbom(Sbom),
     /// Serve the layout as a registry
     Serve(Serve),
     /// Keep a registry's name and password, once the registry has accepted them
@@ -219,9 +230,28 @@ pub struct BuildArgs {
     /// Use this registry instead of the family's
     #[arg(long, value_name = "REGISTRY")]
     pub registry: Option<spec::Registry>,
+    /// Keep bills of materials beside the images, as artifacts that refer to them: spdx, cyclonedx, both, or none
+    ///
+    /// They are pushed with the images, and change no image. `drystone sbom` prints the same without keeping it.
+    #[arg(long, default_value = "none", value_name = "spdx|cyclonedx|none", value_delimiter = ',', value_parser = bill)]
+    pub sbom: Vec<Bill>,
+    /// Keep an in-toto statement of what each image was built from (SLSA provenance), as an artifact that refers to it
+    #[arg(long)]
+    pub provenance: bool,
     /// Write what was built, as JSON
     #[arg(long, value_name = "FILE")]
     pub metadata_file: Option<PathBuf>,
+}
+
+/// A form of a bill of materials, or none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bill(pub Option<sbom::Format>);
+
+fn bill(text: &str) -> Result<Bill, String> {
+    match text {
+        "none" => Ok(Bill(None)),
+        form => form.parse().map(|form| Bill(Some(form))),
+    }
 }
 
 /// How registries are reached.
@@ -310,8 +340,48 @@ pub struct Inspect {
     /// The image: its whole name, or the part that only one image of the layout has
     pub image: String,
     /// Show what is in which layer, instead of the image's documents
-    #[arg(long)]
+    #[arg(long, conflicts_with = "packages")]
     pub layers: bool,
+    /// Show the packages by the image's own dpkg database, instead of the image's documents
+    #[arg(long)]
+    pub packages: bool,
+    /// How packages are shown
+    #[arg(long, value_enum, default_value_t = TextFormat::Text, value_name = "FORMAT", requires = "packages")]
+    pub format: TextFormat,
+    #[command(flatten)]
+    pub layout: LayoutArgs,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum TextFormat {
+    /// For people
+    Text,
+    /// For programs
+    Json,
+}
+
+#[derive(Debug, Args)]
+pub struct Diff {
+    /// The first image: as for `inspect`, or oci:DIR:IMAGE for one of another layout
+    #[arg(value_name = "A")]
+    pub before: String,
+    /// The second image
+    #[arg(value_name = "B")]
+    pub after: String,
+    /// How
+    #[arg(long, value_enum, default_value_t = TextFormat::Text, value_name = "FORMAT")]
+    pub format: TextFormat,
+    #[command(flatten)]
+    pub layout: LayoutArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct Sbom {
+    /// The image: its whole name, or the part that only one image of the layout has
+    pub image: String,
+    /// The form: spdx (SPDX 2.3) or cyclonedx (CycloneDX 1.6), both as JSON
+    #[arg(long, default_value = "spdx", value_name = "FORMAT")]
+    pub format: sbom::Format,
     #[command(flatten)]
     pub layout: LayoutArgs,
 }

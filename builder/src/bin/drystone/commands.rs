@@ -1,6 +1,7 @@
 //! One module a command: its arguments come in, one call into the library is made, and words go out.
 
 pub mod build;
+pub mod diff;
 pub mod doctor;
 pub mod images;
 pub mod inspect;
@@ -9,5 +10,6 @@ pub mod meta;
 pub mod plan;
 pub mod pull;
 pub mod push;
+pub mod sbom;
 pub mod serve;
 pub mod up;

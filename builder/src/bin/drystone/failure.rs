@@ -31,6 +31,15 @@ pub enum Failure {
     },
     /// The command line is wrong.
     Usage(String),
+    /// What was compared differs, which was said already.
+    Differs,
+    /// It cannot be told whether things differ.
+    Unknown {
+        /// Why.
+        text: String,
+        /// What can be done, if that is known.
+        hint: Option<String>,
+    },
     /// Somebody pressed Ctrl-C.
     Interrupted,
 }
@@ -64,6 +73,14 @@ impl Failure {
     /// Something failed while an archive was written.
     pub fn of_archive(error: drystone::archive::ArchiveError) -> Self {
         Self::of_storage(error)
+    }
+
+    /// Nothing could be said about an image.
+    pub fn of_statement(error: drystone::statements::StatementError) -> Self {
+        match error {
+            drystone::statements::StatementError::Build(error) => error.into(),
+            other => Self::of(other),
+        }
     }
 
     /// A file could not be written.
@@ -101,7 +118,8 @@ impl Failure {
             |text: &str| if colored(color) { format!("\u{1b}[1m\u{1b}[31m{text}\u{1b}[0m") } else { text.to_owned() };
         // A closed standard error leaves nobody to tell.
         let _ = match self {
-            Self::Failed { text, hint } => {
+            Self::Differs => Ok(()),
+            Self::Failed { text, hint } | Self::Unknown { text, hint } => {
                 let _ = writeln!(out, "{}: {text}", bold("error"));
                 hint.as_ref().map_or(Ok(()), |hint| writeln!(out, "hint: {hint}"))
             }
@@ -115,9 +133,9 @@ impl Failure {
     /// See the design's exit codes.
     pub fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
-            Self::Failed { .. } => 1,
+            Self::Failed { .. } | Self::Differs => 1,
             Self::Images { failures, .. } if !failures.iter().all(|failure| matches!(failure, Self::Spec(_))) => 1,
-            Self::Images { .. } | Self::Spec(_) | Self::Usage(_) => 2,
+            Self::Images { .. } | Self::Spec(_) | Self::Usage(_) | Self::Unknown { .. } => 2,
             Self::Interrupted => 130,
         })
     }

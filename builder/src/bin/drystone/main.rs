@@ -39,6 +39,8 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Plan(command) => commands::plan::run(&command),
         Command::Inspect(command) => commands::inspect::run(&command),
         Command::Pull(command) => commands::pull::run(&command, output),
+        Command::Diff(command) => commands::diff::run(&command, output),
+        Command::Sbom(command) => commands::sbom::run(&command),
         Command::Push(command) => commands::push::run(&command, output),
         Command::Images(command) => commands::images::run(&command),
         Command::Serve(command) => commands::serve::run(&command),

@@ -21,7 +21,9 @@ use drystone::logs::Logs;
 use drystone::pause::Pause;
 use drystone::plan::{self, Plan};
 use drystone::secrets::Secrets;
+use drystone::statements::{self, Wanted};
 use drystone::steps::commands::LookAround;
+use drystone::steps::files::Inputs;
 use drystone::steps::packages::Places;
 use oci::{Platform, Reference};
 use sandbox::Sandbox;
@@ -114,6 +116,13 @@ pub fn build(names: &[String], arguments: &BuildArgs, output: Output) -> Result<
     }
     let people = People { observer: observer.as_ref(), interrupt: &interrupt, somebody: somebody.as_ref() };
     let images = run(&loaded, &plan, arguments, &sandbox, (&cache, &layout, &fetcher), &secrets, &people)?;
+    let inputs = Inputs { family: &loaded.directory, fetcher: &fetcher, cache: &cache };
+    let wanted =
+        Wanted { bills: arguments.sbom.iter().filter_map(|bill| bill.0).collect(), provenance: arguments.provenance };
+    let said = statements::attach(&layout, &plan, &images, &inputs, &wanted).map_err(Failure::of_statement)?;
+    if said > 0 {
+        observer.observe(Event::Note(&format!("{said} new statements about images: bills of materials, provenance")));
+    }
     Ok(Built { images, patterns, layout, observer, interrupt, started })
 }
 

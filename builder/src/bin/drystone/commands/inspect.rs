@@ -3,11 +3,12 @@
 use std::fmt::Write as _;
 
 use drystone::contents::{LayerContents, contents};
+use drystone::inventory::{InstalledPackage, Inventories};
 use oci::Reference;
 use serde_json::json;
 use store::{Layout, StoredImage};
 
-use crate::args::Inspect;
+use crate::args::{Inspect, TextFormat};
 use crate::commands::push::names;
 use crate::failure::Failure;
 use crate::session::print;
@@ -20,6 +21,9 @@ pub fn run(arguments: &Inspect) -> Result<(), Failure> {
     if arguments.layers {
         return print(&layers(&contents(&layout, &image)?));
     }
+    if arguments.packages {
+        return packages(&layout, &image, arguments.format);
+    }
     let manifest: serde_json::Value = serde_json::from_slice(&image.manifest.to_bytes()).map_err(Failure::of)?;
     let config: serde_json::Value = serde_json::from_slice(&image.config.to_bytes()).map_err(Failure::of)?;
     let (reference, digest) = (image.reference.to_string(), image.descriptor.digest);
@@ -27,7 +31,28 @@ pub fn run(arguments: &Inspect) -> Result<(), Failure> {
     print(&serde_json::to_string_pretty(&whole).map(|text| text + "\n").map_err(Failure::of)?)
 }
 
-fn find(layout: &Layout, pattern: &str) -> Result<StoredImage, Failure> {
+/// The packages by the image's own database, and the layer that each came with.
+fn packages(layout: &Layout, image: &StoredImage, format: TextFormat) -> Result<(), Failure> {
+    let inventory = Inventories::new(layout).image(image).map_err(Failure::of)?;
+    if !inventory.has_database {
+        let text = format!("{} has no dpkg database, so that its packages cannot be told", image.reference);
+        return Err(Failure::new(text));
+    }
+    if format == TextFormat::Json {
+        return print(&serde_json::to_string_pretty(&inventory.packages).map(|text| text + "\n").map_err(Failure::of)?);
+    }
+    let header = ["PACKAGE", "VERSION", "ARCHITECTURE", "SOURCE", "STATUS", "LAYER"].map(str::to_owned).to_vec();
+    let row = |package: &InstalledPackage| {
+        let InstalledPackage { name, version, architecture, source, status, layer, .. } = package;
+        let layer = layer.map(|digest| digest.short()).unwrap_or_default();
+        vec![name.clone(), version.clone(), architecture.clone(), source.clone(), status.clone(), layer]
+    };
+    let rows: Vec<Vec<String>> = std::iter::once(header).chain(inventory.packages.iter().map(row)).collect();
+    print(&columns(&rows))
+}
+
+/// The one image of a layout that a name or pattern means.
+pub fn find(layout: &Layout, pattern: &str) -> Result<StoredImage, Failure> {
     let references = layout.references()?;
     let is_named = |reference: &&Reference| reference.tag().is_some() && names(pattern, reference);
     let found: Vec<&Reference> = references.iter().map(|(reference, _)| reference).filter(is_named).collect();
