@@ -224,6 +224,9 @@ pub const WHITEOUT_PREFIX: &[u8] = b".wh.";
 /// The name that hides everything the layers below have in its directory.
 pub const OPAQUE_NAME: &[u8] = b".wh..wh..opq";
 
+/// How aufs began the names of files of its own, some of which old layers still hold.
+const AUFS_PREFIX: &[u8] = b".wh..wh.";
+
 /// What an entry of a layer does to the layers below, judged by its name alone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Mark {
@@ -233,6 +236,8 @@ pub enum Mark {
     Whiteout(ImagePath),
     /// Hides what the layers below have in this directory.
     Opaque(ImagePath),
+    /// Means nothing any more.
+    Leftover,
 }
 
 /// Reads the mark in a name.
@@ -240,6 +245,9 @@ pub fn mark(path: &ImagePath) -> Mark {
     let (name, Some(parent)) = (path.name(), path.parent()) else { return Mark::None };
     if name == OPAQUE_NAME {
         return Mark::Opaque(parent);
+    }
+    if name.starts_with(AUFS_PREFIX) {
+        return Mark::Leftover;
     }
     match name.strip_prefix(WHITEOUT_PREFIX) {
         Some(hidden) if !hidden.is_empty() && hidden != b"." && hidden != b".." => Mark::Whiteout(parent.join(hidden)),
@@ -286,6 +294,7 @@ mod tests {
     fn whiteouts_are_told_from_ordinary_names() {
         assert_eq!(mark(&path("a/.wh.b")), Mark::Whiteout(path("a/b")));
         assert_eq!(mark(&path("a/.wh..wh..opq")), Mark::Opaque(path("a")));
+        assert_eq!(mark(&path("a/.wh..wh.plnk")), Mark::Leftover);
         assert_eq!(mark(&path("a/.wh.")), Mark::None);
         assert_eq!(mark(&path("a/.wh...")), Mark::None);
         assert_eq!(mark(&path("a/wh.b")), Mark::None);

@@ -71,7 +71,7 @@ impl Files {
         // What a layer deletes is what was below it, wherever in the tar it says so.
         for listed in layer {
             match mark(&listed.entry.path) {
-                Mark::None => {}
+                Mark::None | Mark::Leftover => {}
                 Mark::Whiteout(path) => {
                     let path = self.resolved_parent(&path);
                     self.found.remove(path.as_bytes());

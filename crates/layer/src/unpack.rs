@@ -3,18 +3,22 @@
 //! A tree is one layer, not the sum of layers, so that trees can be stacked. Directories that a layer uses without
 //! naming them are made with the attributes they have in the trees below, because in a stack the topmost directory's
 //! attributes are the ones seen.
+//!
+//! Layers of other tools are taken as they come. A whiteout hides what is below and nothing of its own layer, whichever
+//! of the two stands first in the archive; a hard link may lead to a file of a layer below, and becomes a copy of it, as
+//! overlayfs would make one; what aufs once left in layers (`.wh..wh.plnk` and the like) is passed over.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, symlink};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, Timespec, Timestamps, UTIME_OMIT};
 
 use crate::entry::{Entry, ImagePath, Kind, Mark, Metadata, mark};
 use crate::record::{self, Attributes, Owners, Sidecar, TreeDir};
-use crate::view::{OPAQUE_XATTR, View};
+use crate::view::{OPAQUE_XATTR, View, is_whiteout};
 
 /// Fills one tree with the entries of a layer.
 pub struct Unpacker<'a> {
@@ -50,6 +54,7 @@ impl<'a> Unpacker<'a> {
         match mark(&entry.path) {
             Mark::Whiteout(hidden) => return self.whiteout(&hidden),
             Mark::Opaque(directory) => return self.opaque(&directory),
+            Mark::Leftover => return Ok(()),
             Mark::None => {}
         }
         let path = self.place(&entry.path)?;
@@ -59,10 +64,7 @@ impl<'a> Unpacker<'a> {
         }
         self.remove(&path, &at)?;
         match &entry.kind {
-            Kind::HardLink { target } => {
-                let target = self.place(target)?;
-                return fs::hard_link(self.on_disk(&target), &at).map_err(|error| named(&entry.path, error));
-            }
+            Kind::HardLink { target } => return self.hard_link(target, &at).map_err(|error| named(&entry.path, error)),
             Kind::File { .. } => write_file(&at, content)?,
             Kind::Symlink { target } => symlink(as_path(target), &at)?,
             Kind::Fifo => rustix::fs::mknodat(CWD, &at, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0)?,
@@ -73,6 +75,33 @@ impl<'a> Unpacker<'a> {
         record::set_attributes(self.owners, &at, &attributes, &mut self.sidecar)
             .map_err(|error| named(&entry.path, error))?;
         set_time(&at, entry.metadata.mtime)
+    }
+
+    fn hard_link(&mut self, target: &ImagePath, at: &Path) -> io::Result<()> {
+        let target = self.place(target)?;
+        match fs::hard_link(self.on_disk(&target), at) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => self.copy_up(&target, at),
+            done => done,
+        }
+    }
+
+    /// A file of the trees below under another name in this one: a link between trees cannot be.
+    fn copy_up(&mut self, target: &ImagePath, at: &Path) -> io::Result<()> {
+        let found = View::new(self.below).lookup(target)?.filter(|found| !found.metadata.is_dir());
+        let found = found.ok_or_else(|| {
+            io::Error::new(io::ErrorKind::NotFound, format!("it is a link to {target}, which is not there"))
+        })?;
+        let attributes = record::attributes(self.owners, &found.path, &Sidecar::load(&self.below[found.tree])?)?;
+        let file_type = found.metadata.file_type();
+        if file_type.is_file() {
+            write_file(at, &mut fs::File::open(&found.path)?)?;
+        } else if file_type.is_symlink() {
+            symlink(fs::read_link(&found.path)?, at)?;
+        } else if file_type.is_fifo() {
+            rustix::fs::mknodat(CWD, at, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0)?;
+        }
+        record::set_attributes(self.owners, at, &attributes, &mut self.sidecar)?;
+        set_time(at, std::os::unix::fs::MetadataExt::mtime(&found.metadata))
     }
 
     /// Sets the times and last modes of directories and stores the record of owners.
@@ -163,9 +192,16 @@ impl<'a> Unpacker<'a> {
 
     fn directory(&mut self, path: ImagePath, at: &Path, metadata: &Metadata) -> io::Result<()> {
         if !self.is_directory(&path) {
-            if !fs::symlink_metadata(at).is_ok_and(|metadata| metadata.is_dir()) {
-                self.remove(&path, at)?;
-                fs::create_dir(at)?;
+            match fs::symlink_metadata(at) {
+                Ok(found) if found.is_dir() => {}
+                found => {
+                    self.remove(&path, at)?;
+                    fs::create_dir(at)?;
+                    // Otherwise what the whiteout hides would be seen in the new directory.
+                    if found.is_ok_and(|found| is_whiteout(&found)) {
+                        set_opaque(at)?;
+                    }
+                }
             }
             self.directories.insert(path.clone());
         }
@@ -191,15 +227,25 @@ impl<'a> Unpacker<'a> {
     fn whiteout(&mut self, hidden: &ImagePath) -> io::Result<()> {
         let path = self.place(hidden)?;
         let at = self.on_disk(&path);
-        self.remove(&path, &at)?;
-        Ok(rustix::fs::mknodat(CWD, &at, FileType::CharacterDevice, Mode::empty(), 0)?)
+        match fs::symlink_metadata(&at) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Ok(rustix::fs::mknodat(CWD, &at, FileType::CharacterDevice, Mode::empty(), 0)?)
+            }
+            // What this layer has there itself stays, and hides what is below.
+            Ok(own) if own.is_dir() => set_opaque(&at),
+            own => own.map(drop),
+        }
     }
 
     fn opaque(&mut self, directory: &ImagePath) -> io::Result<()> {
         let path = self.resolve(directory)?;
         self.make_directories(&path)?;
-        Ok(rustix::fs::lsetxattr(self.on_disk(&path), OPAQUE_XATTR, b"y", rustix::fs::XattrFlags::empty())?)
+        set_opaque(&self.on_disk(&path))
     }
+}
+
+fn set_opaque(directory: &Path) -> io::Result<()> {
+    Ok(rustix::fs::lsetxattr(directory, OPAQUE_XATTR, b"y", rustix::fs::XattrFlags::empty())?)
 }
 
 fn write_file(at: &Path, content: &mut dyn Read) -> io::Result<()> {

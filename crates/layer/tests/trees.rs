@@ -439,3 +439,60 @@ fn what_layers_take_back_among_themselves_is_in_no_squashed_layer() {
     assert!(matches!(&link.entry.kind, Kind::HardLink { target } if target.to_string() == "/two/file"));
     assert!(squash(&stack, 4, owners(), EPOCH).unwrap().is_empty());
 }
+
+/// Unpacks entries as they come from somebody else, over `below`.
+fn foreign(bench: &Bench, name: &str, below: &[TreeDir], list: &[(&str, Kind, &str)]) -> TreeDir {
+    let tree = bench.tree(name);
+    let mut unpacker = Unpacker::new(&tree, below, owners()).unwrap();
+    for (path, kind, content) in list {
+        let metadata = Metadata { mode: 0o755, ..Metadata::default() };
+        let entry = Entry { path: path.parse().unwrap(), kind: kind.clone(), metadata };
+        unpacker.apply(&entry, &mut content.as_bytes()).unwrap();
+    }
+    unpacker.finish().unwrap();
+    tree
+}
+
+#[test]
+fn a_whiteout_hides_what_is_below_and_nothing_of_its_own_layer() {
+    let file = |content: &str| Kind::File { size: content.len() as u64 };
+    let path = |text: &str| -> ImagePath { text.parse().unwrap() };
+    for reversed in [false, true] {
+        let bench = Bench::new();
+        let lower = bench.tree("lower");
+        file_in(&lower, "dir/old");
+        file_in(&lower, "gone");
+        let mut list = vec![
+            (".wh.dir", file(""), ""),
+            ("dir", Kind::Directory, ""),
+            ("dir/new", file("x"), "x"),
+            (".wh.gone", file(""), ""),
+            (".wh..wh.plnk", Kind::Directory, ""),
+        ];
+        if reversed {
+            list.rotate_left(1);
+        }
+        let upper = foreign(&bench, "upper", std::slice::from_ref(&lower), &list);
+        let trees = [lower, upper];
+        let view = View::new(&trees);
+        assert_eq!(view.list(&path("dir")).unwrap(), [b"new".to_vec()], "{reversed}");
+        assert_eq!(view.list(&path("")).unwrap(), [b"dir".to_vec()], "{reversed}");
+    }
+}
+
+#[test]
+fn a_hard_link_to_a_file_of_a_layer_below_becomes_a_copy_of_it() {
+    let bench = Bench::new();
+    let lower = bench.tree("lower");
+    file_in(&lower, "dir/old");
+    let link = Kind::HardLink { target: "/dir/old".parse().unwrap() };
+    let upper = foreign(&bench, "upper", std::slice::from_ref(&lower), &[("new", link, "")]);
+    assert_eq!(fs::read_to_string(upper.root().join("new")).unwrap(), "dir/old");
+    let mode = fs::metadata(upper.root().join("new")).unwrap().mode();
+    assert_eq!(mode & 0o7777, 0o644);
+}
+
+/// A file that holds its own name.
+fn file_in(tree: &TreeDir, path: &str) {
+    file(tree, path, path);
+}
