@@ -35,7 +35,15 @@ fn main() {
                 }
                 let packages = chosen.into_iter().map(|package| pieces[package as usize]).collect();
                 let (parent, other_layers, remembered) = (None, vec![0, 1], Remembered::default());
-                Image { name, parent, steps: vec![packages], other_layers, budget: Budget::Usual, remembered }
+                Image {
+                    name,
+                    parent,
+                    steps: vec![packages],
+                    fixed_layers: 0,
+                    other_layers,
+                    budget: Budget::Usual,
+                    remembered,
+                }
             })
             .collect();
         let started = Instant::now();

@@ -21,11 +21,12 @@ use layer::compress::Compression;
 use oci::{Descriptor, ImageConfig, Platform, Reference};
 use sandbox::Sandbox;
 use serde::Serialize;
-use spec::{Command, Diagnostic, ImageName, Step};
+use spec::{Command, Diagnostic, ImageName, Span, Step};
 use store::{Cache, Layout};
 
 use self::packages::{PackagesStep, packages_span};
 use self::step::StoredLayer;
+use crate::base::{self, Base};
 use crate::cut;
 use crate::error::{BuildError, chain};
 use crate::events::{Event, Observer};
@@ -271,7 +272,11 @@ impl Builder<'_> {
     ) -> Result<BuiltImage, BuildError> {
         let image = planned.image;
         let name = &image.name.value;
-        let mut state = parent.map_or_else(|| self.nothing(), |parent| parent.state.clone());
+        let mut state = match (parent, &planned.base) {
+            (Some(parent), _) => parent.state.clone(),
+            (None, Some(base)) => self.on_base(base, &image.from.span)?,
+            (None, None) => self.nothing(),
+        };
         let mut reports = Vec::new();
         for command in std::mem::take(&mut state.triggers) {
             self.command(name, &command, &mut state, &mut reports)?;
@@ -293,14 +298,19 @@ impl Builder<'_> {
                 Step::Users(users) => self.accounts(name, Wanted::Users(users), &mut state, &mut reports)?,
             }
         }
-        let own = &state.layers[parent.map_or(0, |parent| parent.state.layers.len())..];
-        let mut layers = parent.map(|parent| parent.layers.clone()).unwrap_or_default();
+        // What others made stays as it is, and is counted like a parent's layers.
+        let (mut layers, below) = match (parent, &planned.base) {
+            (Some(parent), _) => (parent.layers.clone(), parent.state.layers.len()),
+            (None, Some(base)) => (base.layers.clone(), base.layers.len()),
+            (None, None) => (Vec::new(), 0),
+        };
+        let own = &state.layers[below..];
         match cut.squashed {
             true => layers.extend(self.squashed(name, &state, own)?),
             false => layers.extend_from_slice(own),
         }
         let made = Made { layers, squashed: cut.squashed, reports };
-        self.assemble(image, parent, reference, state, made)
+        self.assemble(image, reference, state, made)
     }
 
     fn nothing(&self) -> State {
@@ -313,19 +323,28 @@ impl Builder<'_> {
         }
     }
 
+    /// An image that others made, before anything is done to it at `span`.
+    fn on_base(&self, base: &Base, span: &Span) -> Result<State, BuildError> {
+        Ok(State {
+            key: base.key(),
+            layers: base.layers.clone(),
+            epoch: self.options.epoch.unwrap_or_else(|| base.created()),
+            triggers: base::triggers(base, span)?,
+            config: Some(base.config.clone()),
+        })
+    }
+
     /// Writes the documents of an image whose layers are all there.
     fn assemble(
         &self,
         image: &spec::Image,
-        parent: Option<&BuiltImage>,
         reference: Reference,
         mut state: State,
         Made { layers, squashed, reports: mut steps }: Made,
     ) -> Result<BuiltImage, BuildError> {
         let started = Instant::now();
         let platform = Platform::linux("amd64");
-        let parent_config = parent.map(|parent| &parent.config);
-        let config = configuration(image, parent_config, &platform, &layers, state.epoch);
+        let config = configuration(image, state.config.as_ref(), &platform, &layers, state.epoch);
         let mut annotations: BTreeMap<String, String> =
             image.annotations.iter().map(|entry| (entry.key.to_string(), entry.value.value.clone())).collect();
         let budget = layering::budget(image, self.options.layer_budget);

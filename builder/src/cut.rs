@@ -61,6 +61,8 @@ pub struct Image<'a> {
     pub parent: Option<usize>,
     /// The packages of each step that lays some; none is in the parent or in another step.
     pub steps: Vec<Vec<Piece<'a>>>,
+    /// How many layers it begins with that others made; they stay as they are.
+    pub fixed_layers: usize,
     /// How many layers its steps make besides those of packages: below them all, and above those of each step.
     pub other_layers: Vec<usize>,
     /// How many layers it may have.
@@ -219,7 +221,7 @@ impl<'a> Family<'a> {
         let mut layers: Vec<usize> = Vec::with_capacity(self.images.len());
         for (image, squashed) in self.images.iter().zip(squashed) {
             let steps: Vec<bool> = image.steps.iter().map(|pieces| !pieces.is_empty()).collect();
-            let below = image.parent.map_or(0, |parent| layers[parent]);
+            let below = image.parent.map_or(image.fixed_layers, |parent| layers[parent]);
             layers.push(below + own_layers(&image.other_layers, &steps, *squashed));
         }
         layers

@@ -9,6 +9,7 @@ use spec::{Diagnostic, Diagnostics, ImageName, Span};
 use store::StoreError;
 
 use crate::apt::archive::ArchiveError;
+use crate::base::BaseError;
 use crate::fetch::FetchError;
 use crate::load::LoadError;
 
@@ -30,6 +31,9 @@ pub enum BuildError {
     /// An index says something that is not valid.
     #[error(transparent)]
     Index(#[from] IndexError),
+    /// An image to build on cannot be had.
+    #[error(transparent)]
+    Base(#[from] Box<BaseError>),
     /// A package is not what a package should be.
     #[error("the package {package} cannot be unpacked")]
     Package {
@@ -132,6 +136,15 @@ impl From<LoadError> for BuildError {
         match error {
             LoadError::Wrong(diagnostics) => Self::Spec(diagnostics),
             other => Self::Load(other),
+        }
+    }
+}
+
+impl From<BaseError> for BuildError {
+    fn from(error: BaseError) -> Self {
+        match error {
+            BaseError::Store(error) => Self::Store(*error),
+            other => Self::Base(Box::new(other)),
         }
     }
 }

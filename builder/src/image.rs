@@ -49,11 +49,17 @@ pub struct Layer {
     /// Whether its files are the same whatever lies below it: it names every directory that it uses, and none of them is
     /// reached through a link.
     pub stands_alone: bool,
+    /// How the manifest names it that it came with, if others made it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub foreign: Option<Descriptor>,
 }
 
 impl Layer {
     /// How a manifest names it.
     pub fn descriptor(&self) -> Descriptor {
+        if let Some(foreign) = &self.foreign {
+            return foreign.clone();
+        }
         let descriptor = Descriptor::new(self.media_type.clone(), self.digest, self.size)
             .with_annotation(UNPACKED_SIZE, &self.unpacked_size.to_string());
         match self.packages.is_empty() {
@@ -100,7 +106,8 @@ pub fn configuration(
 ) -> ImageConfig {
     let created = rfc3339(epoch);
     let diff_ids = layers.iter().map(|layer| layer.diff_id).collect();
-    let mut config = ImageConfig::new(platform, diff_ids);
+    let inherited = parent.map(ImageConfig::platform).filter(|inherited| !inherited.architecture.is_empty());
+    let mut config = ImageConfig::new(inherited.as_ref().unwrap_or(platform), diff_ids);
     config.created = Some(created.clone());
     config.config = parent.map_or_else(of_nothing, |parent| Config { on_build: Vec::new(), ..parent.config.clone() });
     config.history = parent.map(|parent| parent.history.clone()).unwrap_or_default();

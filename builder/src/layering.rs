@@ -109,6 +109,7 @@ fn layers(
                 name: planned.image.name.as_str(),
                 parent: planned.parent,
                 steps: planned.packages.values().map(|packages| packages.iter().map(piece).collect()).collect(),
+                fixed_layers: planned.base.as_ref().map_or(0, |base| base.layers.len()),
                 other_layers: other_layers(plan, planned),
                 budget,
                 remembered: remembered.image(&reference(planned.image), budget),
@@ -131,7 +132,10 @@ fn piece(package: &crate::plan::LockedPackage) -> Piece<'_> {
 
 /// How many layers an image's own steps can make besides those of packages: below them all, and above those of each step.
 fn other_layers(plan: &Plan<'_>, planned: &PlannedImage<'_>) -> Vec<usize> {
-    let triggers = planned.parent.map_or(0, |parent| plan.images[parent].image.on_build.len());
+    let triggers = match planned.parent {
+        Some(parent) => plan.images[parent].image.on_build.len(),
+        None => planned.base.as_ref().map_or(0, |base| base.config.config.on_build.len()),
+    };
     let mut layers = vec![triggers];
     for (place, step) in planned.image.steps.iter().enumerate() {
         match step {

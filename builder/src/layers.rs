@@ -5,9 +5,17 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::Path;
 
-use content::{DiffId, Sha256};
+use content::{DiffId, Digest, HashingReader, Sha256};
 use layer::compress::{BlockWriter, Compression, decompress};
+use layer::entry::Entry;
 use layer::write::END_OF_ARCHIVE;
+use store::Layout;
+
+/// A small layer may become this large when it is unpacked, and a larger one so many times its size: what is beyond is
+/// no image, but meant to fill disks.
+const LARGEST_OF_SMALL: u64 = 4 << 30;
+const LARGEST_OF_SMALL_ARCHIVE: u64 = 1 << 30;
+const MOST_TIMES: u64 = 200;
 
 /// A layer being written.
 pub struct LayerWriter<W> {
@@ -86,6 +94,68 @@ impl<W: Write + Send> LayerWriter<W> {
             unpacked_size: self.unpacked_size,
         };
         Ok((self.blob, laid))
+    }
+}
+
+/// A layer as it is stored, and what is known of the tar in it.
+pub struct StoredTar {
+    /// Names the bytes as they are stored.
+    pub digest: Digest,
+    /// How many they are.
+    pub size: u64,
+    /// Names the tar.
+    pub diff_id: DiffId,
+}
+
+/// Calls `each` with every entry of a stored layer. Fails, perhaps after the last one, unless the bytes are those of
+/// the digest and the tar is that of the diff ID. Returns the size of the tar.
+pub fn read_layer(
+    layout: &Layout,
+    layer: &StoredTar,
+    each: impl FnMut(Entry, &mut dyn Read) -> io::Result<()>,
+) -> io::Result<u64> {
+    let mut stored = layout.open_blob(layer.digest, layer.size).map_err(io::Error::other)?;
+    let mut tar = HashingReader::new(Bounded::layer(decompress(&mut stored)?, layer.size));
+    layer::read::entries(&mut tar, each)?;
+    // What stands behind the end of the archive belongs to the digests too.
+    io::copy(&mut tar, &mut io::sink())?;
+    let (_, found, size) = tar.finish();
+    io::copy(&mut stored, &mut io::sink())?;
+    if found != layer.diff_id.0 {
+        let text = format!("its tar should hash to {}, but hashes to {found}", layer.diff_id);
+        return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+    }
+    Ok(size)
+}
+
+/// Reads what comes out of a decompressor, and fails where it is more than any honest archive has.
+pub struct Bounded<R> {
+    inner: R,
+    limit: u64,
+    read: u64,
+}
+
+impl<R: Read> Bounded<R> {
+    /// A layer, of so many bytes as it is stored.
+    pub fn layer(inner: R, stored: u64) -> Self {
+        Self { inner, limit: stored.saturating_mul(MOST_TIMES).max(LARGEST_OF_SMALL), read: 0 }
+    }
+
+    /// An archive that is unpacked into an image.
+    pub fn archive(inner: R, stored: u64) -> Self {
+        Self { inner, limit: stored.saturating_mul(MOST_TIMES).max(LARGEST_OF_SMALL_ARCHIVE), read: 0 }
+    }
+}
+
+impl<R: Read> Read for Bounded<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let length = self.inner.read(buffer)?;
+        self.read += length as u64;
+        if self.read > self.limit {
+            let text = format!("it becomes larger than {} bytes when it is unpacked", self.limit);
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, text));
+        }
+        Ok(length)
     }
 }
 

@@ -15,6 +15,7 @@
 pub mod accounts;
 pub mod apt;
 pub mod archive;
+pub mod base;
 pub mod build;
 pub mod contents;
 pub mod cut;

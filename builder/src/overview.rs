@@ -35,7 +35,7 @@ pub struct ImageOverview {
     pub name: String,
     /// The name that it gets in the layout.
     pub reference: String,
-    /// Its parent's name in the family.
+    /// Its parent's name in the family, or what the spec calls an image that others made.
     pub parent: Option<String>,
     /// What is new since the image that the layout has; what files and commands make is not looked at.
     pub packages: Change,
@@ -173,7 +173,10 @@ pub fn overview(
         let reference = reference(planned.image).to_string();
         images.push(Some(ImageOverview {
             name,
-            parent: planned.parent.map(|parent| plan.images[parent].image.name.to_string()),
+            parent: match planned.parent {
+                Some(parent) => Some(plan.images[parent].image.name.to_string()),
+                None => planned.base.as_ref().map(|base| base.written.clone()),
+            },
             packages: change(stored[&reference].as_ref(), &layers),
             reference,
             other_layers: layering::own_layers(cut, plan, place) + parent.map_or(0, |parent| parent.other_layers),

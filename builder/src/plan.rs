@@ -2,17 +2,20 @@
 //! Building a plan makes no more decisions.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 use content::Digest;
 use debian::order::unpack_order;
 use debian::package::Package;
 use debian::solver::{PackageId, Request, Universe};
+use oci::Platform;
 use spec::{
     AptSource, Diagnostic, Family, FileContent, FileEntry, Image, Located, PackageRequest, Parent, Span, Step, Trust,
 };
 use url::Url;
 
 use crate::apt::archive::{Archives, Offer};
+use crate::base::{Base, Bases, Reach};
 use crate::entrypoint::refuse_unexecutable;
 use crate::error::BuildError;
 use crate::fetch::STAND_IN;
@@ -56,6 +59,8 @@ pub struct PlannedImage<'a> {
     pub image: &'a Image,
     /// Its parent's place in the plan.
     pub parent: Option<usize>,
+    /// What it is built on, if others made that.
+    pub base: Option<Arc<Base>>,
     /// Whether it is to be built. The others are there because layers are cut across the whole family, so that an image
     /// has the same ones whatever is built with it.
     pub wanted: bool,
@@ -83,6 +88,7 @@ impl<'a> Plan<'a> {
         family: &'a Family,
         wanted: &dyn Fn(&str) -> bool,
         archives: &Archives<'_>,
+        bases: &Bases<'_>,
     ) -> Result<Self, BuildError> {
         refuse_priorities(family)?;
         let chosen = with_parents(family, wanted);
@@ -95,23 +101,30 @@ impl<'a> Plan<'a> {
                 refuse_what_is_missing(image)?;
                 refuse_unexecutable(image, archives.family)?;
             }
-            let parent = match &image.from.value {
+            let (parent, base) = match &image.from.value {
                 Parent::Sibling(name) => {
                     let Some(parent) = images.iter().position(|planned| planned.image.name.value == *name) else {
                         continue;
                     };
-                    Some(parent)
+                    (Some(parent), None)
                 }
-                Parent::Scratch => None,
-                Parent::External(_) => continue,
+                Parent::Scratch => (None, None),
+                Parent::External(name) => match bases.find(name, &platform(), reach(wanted)) {
+                    Err(_) if !wanted => continue,
+                    found => (None, Some(found.map_err(|error| BuildError::from(error).located(&image.from.span))?)),
+                },
             };
-            let mut present = parent.map(|parent| installed[parent].clone()).unwrap_or_default();
+            let mut present = match (parent, &base) {
+                (Some(parent), _) => installed[parent].clone(),
+                (None, Some(base)) => present_in(base, image)?,
+                (None, None) => Vec::new(),
+            };
             let ancestors = ancestors(&images, parent);
             let (packages, compiling) = match resolver.image(image, &mut present, ancestors) {
                 Err(_) if !wanted => continue,
                 resolved => resolved?,
             };
-            images.push(PlannedImage { image, parent, wanted, packages, compiling });
+            images.push(PlannedImage { image, parent, base, wanted, packages, compiling });
             installed.push(present);
         }
         let unsigned = |source: &&AptSource| matches!(source.trust, Trust::Unsigned(_));
@@ -123,6 +136,30 @@ impl<'a> Plan<'a> {
         };
         let stand_ins = family.sources.iter().filter(stands_in).map(|source| source.name.value.clone()).collect();
         Ok(Self { images, unsigned_sources, stand_ins })
+    }
+}
+
+/// What images are built for.
+fn platform() -> Platform {
+    Platform::linux("amd64")
+}
+
+/// Images that are not to be built are worth no pull.
+fn reach(wanted: bool) -> Reach {
+    if wanted { Reach::Anywhere } else { Reach::Local }
+}
+
+/// The packages that a base has; an error if the image installs some and the base keeps no list of them.
+fn present_in(base: &Base, image: &Image) -> Result<Vec<Package>, BuildError> {
+    match (&base.packages, image.packages().next()) {
+        (Some(packages), _) if !packages.is_empty() => Ok(packages.clone()),
+        (_, None) => Ok(Vec::new()),
+        (_, Some(request)) => {
+            let title = format!("`{}` has no dpkg, so packages cannot be installed on it", base.written);
+            let diagnostic = Diagnostic::new(request.span.clone(), title).label("asked for here");
+            let help = "build on an image of Debian or on `scratch`, or copy the files in with `files:`";
+            Err(BuildError::Spec(diagnostic.help(help).related(image.from.span.clone(), "the base").into()))
+        }
     }
 }
 
@@ -166,10 +203,6 @@ fn refuse_priorities(family: &Family) -> Result<(), BuildError> {
 /// What the language knows and this version cannot build.
 fn refuse_what_is_missing(image: &Image) -> Result<(), BuildError> {
     let later = "this version cannot do it yet";
-    if let Parent::External(reference) = &image.from.value {
-        let title = format!("`{reference}` is an image of a registry, which cannot be a parent yet");
-        return Err(BuildError::at(&image.from.span, title, "build on `scratch` or on an image of the family"));
-    }
     if let Some(pattern) = image.exclude.first() {
         return Err(BuildError::at(&pattern.span, format!("`exclude`: {later}"), ""));
     }

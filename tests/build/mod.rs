@@ -3,6 +3,7 @@
 mod accidents;
 mod accounts;
 mod archives;
+mod bases;
 mod damage;
 pub mod layers;
 mod outcome;

@@ -51,9 +51,13 @@ impl Builder<'_> {
         let mut images: Vec<Option<Foreseen>> = Vec::with_capacity(plan.images.len());
         let mut steps = Diagnostics::new();
         for (place, planned) in plan.images.iter().enumerate() {
-            let start = match planned.parent {
-                None => Some(Foreseen { state: self.nothing(), has_dpkg: false }),
-                Some(parent) => images[parent].clone(),
+            let start = match (planned.parent, &planned.base) {
+                (Some(parent), _) => images[parent].clone(),
+                (None, Some(base)) => self.on_base(base, &planned.image.from.span).ok().map(|state| Foreseen {
+                    state,
+                    has_dpkg: base.packages.as_ref().is_some_and(|packages| !packages.is_empty()),
+                }),
+                (None, None) => Some(Foreseen { state: self.nothing(), has_dpkg: false }),
             };
             let start = start.filter(|_| planned.wanted);
             let groups = |step| layering::of_step(cut, plan, place, step);

@@ -166,6 +166,7 @@ impl Builder<'_> {
             made_by: made_by.to_owned(),
             packages,
             stands_alone: false,
+            foreign: None,
         };
         Ok(Some(StoredLayer { key, layer }))
     }

@@ -1,7 +1,6 @@
 //! The unpacked trees of layers, over which steps work; kept in the cache.
 
 use content::{Digest, FramedHasher};
-use layer::compress::decompress;
 use layer::record::TreeDir;
 use layer::unpack::Unpacker;
 use store::Area;
@@ -9,6 +8,7 @@ use store::Area;
 use super::Builder;
 use crate::error::BuildError;
 use crate::image::Layer;
+use crate::layers::{StoredTar, read_layer};
 
 impl Builder<'_> {
     /// The unpacked trees of layers, the lowest first.
@@ -51,8 +51,9 @@ impl Builder<'_> {
         let new = self.cache.new_tree()?;
         let tree = TreeDir::create(new.path().join(TREE))?;
         let mut unpacker = Unpacker::new(&tree, below, self.sandbox.owners())?;
-        let stored = self.layout.open_blob(layer.digest, layer.size)?;
-        layer::read::entries(decompress(stored)?, |entry, content| unpacker.apply(&entry, content))?;
+        // Whoever else meets this diff ID takes the tree, so it must be the right one.
+        let stored = StoredTar { digest: layer.digest, size: layer.size, diff_id: layer.diff_id };
+        read_layer(self.layout, &stored, |entry, content| unpacker.apply(&entry, content))?;
         unpacker.finish()?;
         Ok(TreeDir::new(new.commit(key)?.join(TREE)))
     }

@@ -48,6 +48,7 @@ fn input(made: &[Made]) -> Vec<Image<'_>> {
                     step.iter().map(|name| Piece { name, digest: piece(name).1, size: piece(name).2 }).collect()
                 })
                 .collect(),
+            fixed_layers: 0,
             other_layers: others(image),
             budget: image.budget,
             remembered: Remembered {

@@ -21,6 +21,7 @@ use spec::{Command, ImageName};
 use crate::accounts::Accounts;
 use crate::error::BuildError;
 use crate::events::{Event, Observer};
+use crate::image::DEFAULT_PATH;
 use crate::layers::LayerWriter;
 use crate::output::{Lines, printable};
 use crate::pause::Pause;
@@ -269,6 +270,8 @@ pub fn invocation<'a>(
         variables.retain(|(known, _)| known != name);
         variables.push((name.into(), value.into()));
     };
+    // What engines assume of an image that has none.
+    set("PATH", DEFAULT_PATH);
     set("HOME", &ids.home);
     for (name, value) in env.iter().filter_map(|line| line.split_once('=')) {
         set(name, value);

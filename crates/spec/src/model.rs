@@ -88,7 +88,7 @@ pub enum Parent {
     Scratch,
     /// An image of the same family.
     Sibling(ImageName),
-    /// An image in a registry, as written; the lock pins it.
+    /// An image that others made, as written: in a registry or the layout, or `oci:DIRECTORY[:NAME]`; the lock pins it.
     External(String),
 }
 

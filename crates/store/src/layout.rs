@@ -202,6 +202,11 @@ impl Layout {
         Ok(references)
     }
 
+    /// Every entry of the index, as it is written: also those that other tools gave a bare tag, or no name.
+    pub fn entries(&self) -> Result<Vec<Descriptor>, StoreError> {
+        Ok(self.read_index()?.manifests)
+    }
+
     /// What a reference names: the entry of exactly this name.
     pub fn find(&self, reference: &Reference) -> Result<Option<Descriptor>, StoreError> {
         let name = reference.to_string();

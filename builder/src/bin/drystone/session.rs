@@ -11,6 +11,7 @@ use content::FramedHasher;
 use drystone::apt::archive::Archives;
 use drystone::apt::mirror::Mirrors;
 use drystone::archive::Named;
+use drystone::base::Bases;
 use drystone::build::{Builder, BuiltImage, Groups, Options};
 use drystone::cut::Cut;
 use drystone::events::{Event, Observer};
@@ -27,7 +28,7 @@ use drystone::steps::files::Inputs;
 use drystone::steps::packages::Places;
 use oci::{Platform, Reference};
 use sandbox::Sandbox;
-use spec::{Image, Variables};
+use spec::{Image, Parent, Variables};
 use store::{Cache, Layout};
 
 use crate::args::{BuildArgs, ColorKind, MirrorArgs, Output, SecretArgument, SecretSource};
@@ -102,7 +103,8 @@ pub fn build(names: &[String], arguments: &BuildArgs, output: Output) -> Result<
     let cache = Cache::open(&cache_directory)?;
     let layout = Arc::new(Layout::open_or_create(&arguments.layout.layout)?);
     let fetcher = fetcher(&loaded, &cache)?;
-    let plan = make_plan(&loaded, &patterns, arguments, &cache, &fetcher)?;
+    let bases = bases(&loaded, &layout, &cache);
+    let plan = make_plan(&loaded, &patterns, arguments, &cache, &fetcher, &bases)?;
     for source in &plan.stand_ins {
         let text = format!(
             "the packages of `{source}` are stand-ins, which answer in the place of the vendor's programs; \
@@ -148,18 +150,23 @@ pub fn plan<T>(
 ) -> Result<T, Failure> {
     let (loaded, patterns) = load_family(names, arguments)?;
     let cache = Cache::open(cache_directory(arguments.cache.cache_dir.as_deref())?)?;
-    let layout = match arguments.layout.layout.exists() {
-        true => Some(Layout::open(&arguments.layout.layout)?),
-        false => None,
+    let is_there = arguments.layout.layout.exists();
+    // What images are built on has to be looked into, and lies in the layout as they do. Otherwise none is made.
+    let elsewhere = cache.scratch_dir()?;
+    let layout = match is_there || has_bases(&loaded) {
+        true => Layout::open_or_create(&arguments.layout.layout)?,
+        false => Layout::open_or_create(elsewhere.path().join("oci"))?,
     };
+    let known = is_there.then_some(&layout);
     let fetcher = fetcher(&loaded, &cache)?;
-    let plan = make_plan(&loaded, &patterns, arguments, &cache, &fetcher)?;
+    let bases = bases(&loaded, &layout, &cache);
+    let plan = make_plan(&loaded, &patterns, arguments, &cache, &fetcher, &bases)?;
     let registry = arguments.registry.as_ref().unwrap_or(&loaded.family.registry.value);
     let names = references(&plan, registry.as_str(), arguments.tag.as_ref())?;
     let reference = |image: &Image| names[image.name.as_str()].clone();
     let budget = arguments.layer_budget.map(usize::from);
-    let cut = layering::cut(&plan, layout.as_ref(), arguments.recut, budget, &reference)?;
-    then(&Planned { plan: &plan, cut: &cut, layout: layout.as_ref(), cache: &cache, names: &names })
+    let cut = layering::cut(&plan, known, arguments.recut, budget, &reference)?;
+    then(&Planned { plan: &plan, cut: &cut, layout: known, cache: &cache, names: &names })
 }
 
 fn load_family(names: &[String], arguments: &BuildArgs) -> Result<(LoadedFamily, Vec<String>), Failure> {
@@ -187,12 +194,23 @@ fn make_plan<'a>(
     arguments: &BuildArgs,
     cache: &Cache,
     fetcher: &Fetcher,
+    bases: &Bases<'_>,
 ) -> Result<Plan<'a>, Failure> {
     let mirrors = mirrors(&arguments.mirror)?;
     let archives =
         Archives { mirrors: &mirrors, fetcher, cache, family: &loaded.directory, now: now(), architecture: "amd64" };
     let wanted = |name: &str| patterns.is_empty() || patterns.iter().any(|pattern| matches(pattern, name));
-    Ok(Plan::make(&loaded.family, &wanted, &archives)?)
+    Ok(Plan::make(&loaded.family, &wanted, &archives, bases)?)
+}
+
+/// Whether images are built on what others made.
+fn has_bases(loaded: &LoadedFamily) -> bool {
+    loaded.family.images.iter().any(|image| matches!(image.from.value, Parent::External(_)))
+}
+
+/// Finds what the family's images are built on.
+fn bases<'a>(loaded: &LoadedFamily, layout: &'a Layout, cache: &'a Cache) -> Bases<'a> {
+    Bases::new(layout, cache, None).relative_to(&loaded.directory)
 }
 
 /// Who watches a build, stops it, and looks around in it.

@@ -14,6 +14,9 @@ use crate::written::{FileItem, GroupItem, ImageFile, LayersFile, RunList, StepIt
 /// The most layers that container runtimes take.
 const MOST_LAYERS: u32 = 127;
 
+/// What stands before the directory of an image layout.
+const LAYOUT_PREFIX: &str = "oci:";
+
 const EXPECTED_PARENT: &str = "expected an image of this family, `scratch`, or a reference such as `registry/name:tag`";
 
 /// The names of a family's images, and where each is declared; `None` for one whose file could not be read.
@@ -99,6 +102,9 @@ fn lower_parent(lowering: &mut Lowering<'_>, written: &Written<String>, names: &
         && let Ok(name) = from.parse::<ImageName>()
     {
         return Some(from.map(|_| Parent::Sibling(name)));
+    }
+    if from.strip_prefix(LAYOUT_PREFIX).is_some_and(|place| !place.is_empty()) {
+        return Some(from.map(Parent::External));
     }
     if from.starts_with('.') || from.starts_with('/') {
         let title = format!("{} is outside this family", quoted(&from));
