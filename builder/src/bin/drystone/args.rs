@@ -302,6 +302,8 @@ pub struct Build {
     pub output: OutputArgs,
     #[command(flatten)]
     pub build: BuildArgs,
+    #[command(flatten)]
+    pub registry: RegistryArgs,
 }
 
 /// Where images go besides the layout.
@@ -326,6 +328,8 @@ pub struct Plan {
     pub format: PlanFormat,
     #[command(flatten)]
     pub build: BuildArgs,
+    #[command(flatten)]
+    pub registry: RegistryArgs,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use drystone::apt::archive::ArchiveError;
+use drystone::base::BaseError;
 use drystone::error::{BuildError, chain};
 use spec::{Diagnostic, Diagnostics, Span, render};
 
@@ -174,6 +175,15 @@ impl From<BuildError> for Failure {
                 Self::with_hint(chain(&error), format!("{output}; --shell-fail opens a shell where it failed"))
             }
             BuildError::Load(error) => Self::Usage(chain(&error)),
+            BuildError::Base(error) => {
+                let hint = match error.as_ref() {
+                    BaseError::Pull { source, .. } => {
+                        source.downcast_ref().and_then(|error| registry_hint(error, "REGISTRY"))
+                    }
+                    _ => None,
+                };
+                Self::Failed { text: chain(&*error), hint }
+            }
             BuildError::CannotRun { steps, why } => cannot_run(&steps, &why),
             BuildError::Images { errors, .. } => {
                 Self::Images { failures: errors.into_iter().map(Self::from).collect(), summary }

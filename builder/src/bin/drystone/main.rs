@@ -7,6 +7,7 @@ mod failure;
 mod metadata;
 mod online;
 mod progress;
+mod pulling;
 mod registries;
 mod session;
 mod shell;

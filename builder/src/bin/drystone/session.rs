@@ -11,7 +11,7 @@ use content::FramedHasher;
 use drystone::apt::archive::Archives;
 use drystone::apt::mirror::Mirrors;
 use drystone::archive::Named;
-use drystone::base::Bases;
+use drystone::base::{Bases, Puller};
 use drystone::build::{Builder, BuiltImage, Groups, Options};
 use drystone::cut::Cut;
 use drystone::events::{Event, Observer};
@@ -31,10 +31,11 @@ use sandbox::Sandbox;
 use spec::{Image, Parent, Variables};
 use store::{Cache, Layout};
 
-use crate::args::{BuildArgs, ColorKind, MirrorArgs, Output, SecretArgument, SecretSource};
+use crate::args::{BuildArgs, ColorKind, MirrorArgs, Output, RegistryArgs, SecretArgument, SecretSource};
 use crate::destination::{self, Destination};
 use crate::failure::Failure;
 use crate::progress;
+use crate::pulling::RegistryPuller;
 use crate::shell::{self, AtTerminal};
 
 /// Where apt keeps its sources.
@@ -78,7 +79,12 @@ impl Built {
 }
 
 /// Builds the images that `names` ask for: a family's directory first, if there is one, and then images or patterns.
-pub fn build(names: &[String], arguments: &BuildArgs, output: Output) -> Result<Built, Failure> {
+pub fn build(
+    names: &[String],
+    arguments: &BuildArgs,
+    registry: &RegistryArgs,
+    output: Output,
+) -> Result<Built, Failure> {
     let started = Instant::now();
     let (loaded, patterns) = load_family(names, arguments)?;
     if arguments.shell_fail {
@@ -103,7 +109,8 @@ pub fn build(names: &[String], arguments: &BuildArgs, output: Output) -> Result<
     let cache = Cache::open(&cache_directory)?;
     let layout = Arc::new(Layout::open_or_create(&arguments.layout.layout)?);
     let fetcher = fetcher(&loaded, &cache)?;
-    let bases = bases(&loaded, &layout, &cache);
+    let puller = puller(&loaded, registry, &layout, &observer)?;
+    let bases = bases(&loaded, &layout, &cache, puller.as_ref());
     let plan = make_plan(&loaded, &patterns, arguments, &cache, &fetcher, &bases)?;
     for source in &plan.stand_ins {
         let text = format!(
@@ -146,6 +153,7 @@ pub struct Planned<'a> {
 pub fn plan<T>(
     names: &[String],
     arguments: &BuildArgs,
+    registry: &RegistryArgs,
     then: impl FnOnce(&Planned<'_>) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
     let (loaded, patterns) = load_family(names, arguments)?;
@@ -157,9 +165,12 @@ pub fn plan<T>(
         true => Layout::open_or_create(&arguments.layout.layout)?,
         false => Layout::open_or_create(elsewhere.path().join("oci"))?,
     };
-    let known = is_there.then_some(&layout);
+    let layout = Arc::new(layout);
+    let known = is_there.then_some(layout.as_ref());
     let fetcher = fetcher(&loaded, &cache)?;
-    let bases = bases(&loaded, &layout, &cache);
+    let observer: Arc<dyn Observer> = Arc::new(());
+    let puller = puller(&loaded, registry, &layout, &observer)?;
+    let bases = bases(&loaded, &layout, &cache, puller.as_ref());
     let plan = make_plan(&loaded, &patterns, arguments, &cache, &fetcher, &bases)?;
     let registry = arguments.registry.as_ref().unwrap_or(&loaded.family.registry.value);
     let names = references(&plan, registry.as_str(), arguments.tag.as_ref())?;
@@ -208,9 +219,25 @@ fn has_bases(loaded: &LoadedFamily) -> bool {
     loaded.family.images.iter().any(|image| matches!(image.from.value, Parent::External(_)))
 }
 
+/// Who pulls what the family's images are built on, if anything has to be.
+fn puller(
+    loaded: &LoadedFamily,
+    registry: &RegistryArgs,
+    layout: &Arc<Layout>,
+    observer: &Arc<dyn Observer>,
+) -> Result<Option<RegistryPuller>, Failure> {
+    let make = || RegistryPuller::new(registry, Arc::clone(layout), Arc::clone(observer));
+    has_bases(loaded).then(make).transpose()
+}
+
 /// Finds what the family's images are built on.
-fn bases<'a>(loaded: &LoadedFamily, layout: &'a Layout, cache: &'a Cache) -> Bases<'a> {
-    Bases::new(layout, cache, None).relative_to(&loaded.directory)
+fn bases<'a>(
+    loaded: &LoadedFamily,
+    layout: &'a Layout,
+    cache: &'a Cache,
+    puller: Option<&'a RegistryPuller>,
+) -> Bases<'a> {
+    Bases::new(layout, cache, puller.map(|puller| puller as &dyn Puller)).relative_to(&loaded.directory)
 }
 
 /// Who watches a build, stops it, and looks around in it.

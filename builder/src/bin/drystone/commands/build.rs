@@ -14,7 +14,7 @@ use crate::{destination, metadata, table};
 pub fn run(arguments: &Build, output: Output) -> Result<(), Failure> {
     let destinations = &arguments.output.destinations;
     destination::check(destinations)?;
-    let built = session::build(&arguments.names, &arguments.build, output)?;
+    let built = session::build(&arguments.names, &arguments.build, &arguments.registry, output)?;
     let seconds = built.started.elapsed().as_secs_f64();
     if let Some(path) = &arguments.build.metadata_file {
         metadata::write(path, &built.images, PushTotals::default(), seconds)?;

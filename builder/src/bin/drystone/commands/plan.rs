@@ -15,7 +15,7 @@ const NAMES_SHOWN: usize = 6;
 
 /// Runs the command.
 pub fn run(arguments: &Plan) -> Result<(), Failure> {
-    let overview = session::plan(&arguments.names, &arguments.build, |planned| {
+    let overview = session::plan(&arguments.names, &arguments.build, &arguments.registry, |planned| {
         let sources =
             Sources { layout: planned.layout, cache: planned.cache, compression: arguments.build.compression };
         let reference = |image: &spec::Image| planned.names[image.name.as_str()].clone();

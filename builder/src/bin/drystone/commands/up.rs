@@ -30,7 +30,7 @@ pub fn run(arguments: &Up, output: Output) -> Result<(), Failure> {
         let text = "`up` lists the images on standard output: name a file, or use `drystone build`";
         return Err(Failure::Usage(text.to_owned()));
     }
-    let built = session::build(&arguments.names, &arguments.build, output)?;
+    let built = session::build(&arguments.names, &arguments.build, &arguments.registry, output)?;
     if !output.quiet {
         build::eprint_summary(&built);
     }
