@@ -1,13 +1,14 @@
 //! From the texts of a family to a checked [`Family`]. Everything that is wrong is told in one go.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use crate::diagnostic::{Diagnostic, Diagnostics, quoted};
+use crate::dockerfile::{self, Dockerfile};
 use crate::graph;
 use crate::interpolate::Variables;
-use crate::lower::{Lowering, Names, Settings, lower_family, lower_image};
-use crate::model::{Family, Image, Parent};
+use crate::lower::{Lowering, Names, Settings, lower_dockerfile, lower_family, lower_image};
+use crate::model::{Family, Image};
 use crate::source::{Located, SourceFile, Span};
 use crate::suggest::did_you_mean;
 use crate::written::{ImageFile, parse_family, parse_image};
@@ -30,14 +31,35 @@ impl Family {
         images: Vec<(String, SourceFile)>,
         variables: &Variables,
     ) -> Result<Self, Diagnostics> {
+        Self::assemble_with_dockerfiles(family, images, Vec::new(), variables)
+    }
+
+    /// The same where some directories have a `Dockerfile` instead.
+    pub fn assemble_with_dockerfiles(
+        family: SourceFile,
+        images: Vec<(String, SourceFile)>,
+        dockerfiles: Vec<(String, SourceFile)>,
+        variables: &Variables,
+    ) -> Result<Self, Diagnostics> {
         let file = Arc::new(family);
         let mut diagnostics = Diagnostics::new();
         let settings = read_settings(&file, variables, &mut diagnostics);
-        let directories = chosen(images, &file, settings.as_ref(), &mut diagnostics);
-        let (candidates, unreadable) = read_images(directories, &mut diagnostics);
+        let is_dockerfile: BTreeSet<String> = dockerfiles.iter().map(|(directory, _)| directory.clone()).collect();
+        let all = images.into_iter().chain(dockerfiles).collect();
+        let chosen = chosen(all, &file, settings.as_ref(), &mut diagnostics);
+        let (dockerfiles, images) = chosen.into_iter().partition(|(directory, _)| is_dockerfile.contains(directory));
+        let (candidates, unreadable) = read_images(images, &mut diagnostics);
+        let dockerfiles = read_dockerfiles(dockerfiles, &mut diagnostics);
         let images = settings.as_ref().map(|settings| {
-            let names = names_of(&candidates, &unreadable, settings, &mut diagnostics);
-            lower_images(&candidates, settings, &names, &mut diagnostics)
+            let mut names = names_of(&candidates, &unreadable, settings, &mut diagnostics);
+            name_dockerfiles(&dockerfiles, &mut names, &mut diagnostics);
+            let mut images = lower_images(&candidates, settings, &names, &mut diagnostics);
+            for (directory, dockerfile) in &dockerfiles {
+                let mut lowering =
+                    Lowering { file: &dockerfile.file, variables: &settings.variables, diagnostics: &mut diagnostics };
+                images.extend(lower_dockerfile(&mut lowering, directory, dockerfile, settings, &names));
+            }
+            images
         });
         let images = images.map(|images| graph::order(images, &mut diagnostics));
         diagnostics.sort();
@@ -49,15 +71,20 @@ impl Family {
         }
     }
 
-    /// The images that `image` is built on inside the family, the nearest first.
+    /// The images of the family that `image` is built on, or takes files from; the nearest first.
     pub fn ancestors<'a>(&'a self, image: &'a Image) -> impl Iterator<Item = &'a Image> {
         let index: BTreeMap<&str, &Image> = self.images.iter().map(|image| (image.name.as_str(), image)).collect();
-        let parent_of = move |image: &Image| match &image.from.value {
-            Parent::Sibling(name) => index.get(name.as_str()).copied(),
-            Parent::Scratch | Parent::External(_) => None,
-        };
-        let first = parent_of(image);
-        std::iter::successors(first, move |image| parent_of(image))
+        let mut found: Vec<&Image> = Vec::new();
+        let mut waiting: VecDeque<&Image> = VecDeque::from([image]);
+        while let Some(image) = waiting.pop_front() {
+            for parent in image.parents().filter_map(|name| index.get(name).copied()) {
+                if !found.iter().any(|known| known.name.value == parent.name.value) {
+                    found.push(parent);
+                    waiting.push_back(parent);
+                }
+            }
+        }
+        found.into_iter()
     }
 }
 
@@ -145,6 +172,32 @@ fn read_images(images: Vec<(String, SourceFile)>, diagnostics: &mut Diagnostics)
         }
     }
     (candidates, unreadable)
+}
+
+/// Reads every Dockerfile.
+fn read_dockerfiles(files: Vec<(String, SourceFile)>, diagnostics: &mut Diagnostics) -> Vec<(String, Arc<Dockerfile>)> {
+    let mut read = Vec::with_capacity(files.len());
+    for (directory, file) in files {
+        match dockerfile::parse(&Arc::new(file)) {
+            Ok(dockerfile) => read.push((directory, Arc::new(dockerfile))),
+            Err(found) => diagnostics.extend(found),
+        }
+    }
+    read
+}
+
+/// Adds the images of Dockerfiles, which are called like their directories.
+fn name_dockerfiles(dockerfiles: &[(String, Arc<Dockerfile>)], names: &mut Names, diagnostics: &mut Diagnostics) {
+    for (directory, dockerfile) in dockerfiles {
+        let span = Span::start_of(&dockerfile.file);
+        if let Some(Some(earlier)) = names.insert(directory.clone(), Some(span.clone())) {
+            diagnostics.push(
+                Diagnostic::new(span, format!("two images are called {}", quoted(directory)))
+                    .label("the second one")
+                    .related(earlier, "the first one"),
+            );
+        }
+    }
 }
 
 /// The names of all images. An image whose file cannot be read counts by its directory: its children are not to blame.

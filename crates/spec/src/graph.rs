@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::diagnostic::{Diagnostic, Diagnostics, quoted};
-use crate::model::{Image, Parent};
+use crate::model::Image;
 
 /// Puts parents before their children, and images with equally long lines of parents in the order of their names.
 pub(crate) fn order(images: Vec<Image>, diagnostics: &mut Diagnostics) -> Vec<Image> {
@@ -35,7 +35,29 @@ fn depths(images: &[Image], diagnostics: &mut Diagnostics) -> Vec<Option<usize>>
     marks.into_iter().map(|mark| if let Mark::Done(depth) = mark { depth } else { None }).collect()
 }
 
-/// Follows one line of parents up to something known, then marks it on the way back. No recursion: lines may be long.
+/// An image on the line that is followed.
+struct OnLine {
+    at: usize,
+    /// The parents that are still to be looked at, the next one last.
+    parents: Vec<Option<usize>>,
+    /// What is known of its depth so far.
+    depth: Option<usize>,
+}
+
+impl OnLine {
+    fn new(at: usize, images: &[Image], index: &BTreeMap<&str, usize>) -> Self {
+        let mut parents: Vec<Option<usize>> = images[at].parents().map(|name| index.get(name).copied()).collect();
+        parents.reverse();
+        Self { at, parents, depth: Some(0) }
+    }
+
+    /// Takes the depth of a parent into account.
+    fn below(&mut self, parent: Option<usize>) {
+        self.depth = self.depth.zip(parent).map(|(own, parent)| own.max(parent + 1));
+    }
+}
+
+/// Follows lines of parents up to what is known, then marks them on the way back. No recursion: lines may be long.
 fn follow(
     start: usize,
     images: &[Image],
@@ -43,34 +65,35 @@ fn follow(
     marks: &mut [Mark],
     diagnostics: &mut Diagnostics,
 ) {
-    let mut line: Vec<usize> = Vec::new();
-    let mut current = Some(start);
-    let mut depth_above = None;
-    while let Some(at) = current {
-        match marks[at] {
-            Mark::Done(depth) => {
-                depth_above = depth.map(|depth| depth + 1);
-                break;
-            }
-            Mark::Open => {
-                report_circle(&line, at, images, diagnostics);
-                break;
-            }
-            Mark::Unseen => {}
-        }
-        marks[at] = Mark::Open;
-        line.push(at);
-        current = match &images[at].from.value {
-            Parent::Sibling(name) => index.get(name.as_str()).copied(),
-            Parent::Scratch | Parent::External(_) => {
-                depth_above = Some(0);
-                None
-            }
-        };
+    if marks[start] != Mark::Unseen {
+        return;
     }
-    for at in line.into_iter().rev() {
-        marks[at] = Mark::Done(depth_above);
-        depth_above = depth_above.map(|depth| depth + 1);
+    marks[start] = Mark::Open;
+    let mut line = vec![OnLine::new(start, images, index)];
+    while let Some(top) = line.last_mut() {
+        let Some(parent) = top.parents.pop() else {
+            let (at, depth) = (top.at, top.depth);
+            marks[at] = Mark::Done(depth);
+            line.pop();
+            if let Some(child) = line.last_mut() {
+                child.below(depth);
+            }
+            continue;
+        };
+        match parent.map(|parent| (parent, marks[parent])) {
+            // An image that is not there was told of before.
+            None => top.below(None),
+            Some((_, Mark::Done(depth))) => top.below(depth),
+            Some((parent, Mark::Open)) => {
+                top.below(None);
+                let places: Vec<usize> = line.iter().map(|on| on.at).collect();
+                report_circle(&places, parent, images, diagnostics);
+            }
+            Some((parent, Mark::Unseen)) => {
+                marks[parent] = Mark::Open;
+                line.push(OnLine::new(parent, images, index));
+            }
+        }
     }
 }
 

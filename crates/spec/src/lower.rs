@@ -4,6 +4,7 @@
 //! to one file.
 
 mod command;
+mod dockerfile;
 mod family;
 mod files;
 mod image;
@@ -11,6 +12,7 @@ mod image;
 use std::str::FromStr;
 use std::sync::Arc;
 
+pub(crate) use dockerfile::lower_dockerfile;
 pub(crate) use family::{Settings, lower_family};
 pub(crate) use image::{Names, lower_image};
 

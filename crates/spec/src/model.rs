@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::dockerfile::Dockerfile;
 use crate::source::{Located, SourceFile, Span};
 use crate::value::{
     EnvName, ImageName, ImagePath, LabelKey, Mode, Owner, PackageRequest, Platform, Port, Registry, RelativePath,
@@ -103,6 +104,10 @@ pub struct Image {
     pub file: Arc<SourceFile>,
     /// What it is built on.
     pub from: Located<Parent>,
+    /// The Dockerfile that it is built from. Then it has no steps, and its configuration is the Dockerfile's.
+    pub dockerfile: Option<Arc<Dockerfile>>,
+    /// Further images of the family that a Dockerfile takes files from, or builds other stages on.
+    pub needs: Vec<Located<ImageName>>,
     /// Its own tag, or the family's.
     pub tag: Located<Tag>,
     /// The names of the sources that its packages come from.
@@ -130,6 +135,15 @@ pub struct Image {
 }
 
 impl Image {
+    /// The names of the images of the family that have to be there first.
+    pub fn parents(&self) -> impl Iterator<Item = &str> {
+        let from = match &self.from.value {
+            Parent::Sibling(name) => Some(name.as_str()),
+            Parent::Scratch | Parent::External(_) => None,
+        };
+        from.into_iter().chain(self.needs.iter().map(|name| name.as_str()))
+    }
+
     /// Every package that the image asks for itself, in the order of its steps.
     pub fn packages(&self) -> impl Iterator<Item = &Located<PackageRequest>> {
         self.steps.iter().flat_map(|step| match step {
@@ -149,7 +163,7 @@ impl Image {
     /// Whether the image adds configuration only, and so has exactly its parent's layers (unless the parent's
     /// `on_build` commands add one).
     pub fn is_config_only(&self) -> bool {
-        self.steps.is_empty()
+        self.steps.is_empty() && self.dockerfile.is_none()
     }
 }
 

@@ -51,6 +51,8 @@ pub(crate) fn lower_image(
         directory: directory.to_owned(),
         file: lowering.file.clone(),
         from: from?,
+        dockerfile: None,
+        needs: Vec::new(),
         // Without a good tag of its family an image has none either; the family's note is enough.
         tag: tag?,
         sources,
