@@ -10,6 +10,7 @@
 mod architecture;
 mod build;
 mod bytecode;
+mod dockerfiles;
 mod doctor;
 mod family;
 mod images;

@@ -3,6 +3,7 @@
 
 mod accounts;
 mod command;
+mod dockerfile;
 mod files;
 mod foresight;
 mod packages;
@@ -26,7 +27,7 @@ use store::{Cache, Layout};
 
 use self::packages::{PackagesStep, packages_span};
 use self::step::StoredLayer;
-use crate::base::{self, Base};
+use crate::base::{self, Base, Bases};
 use crate::cut;
 use crate::error::{BuildError, chain};
 use crate::events::{Event, Observer};
@@ -72,6 +73,8 @@ pub struct Builder<'a> {
     pub layout: &'a Layout,
     /// Where everything that can be made again is kept.
     pub cache: &'a Cache,
+    /// Finds images that others made, for Dockerfiles.
+    pub bases: &'a Bases<'a>,
     /// How files are fetched.
     pub fetcher: &'a Fetcher,
     /// Where commands run.
@@ -139,6 +142,12 @@ pub struct StepReport {
 }
 
 impl BuiltImage {
+    /// The same image under this name.
+    #[must_use]
+    pub fn called(self, reference: Reference) -> Self {
+        Self { reference, ..self }
+    }
+
     /// Whether nothing had to be done.
     pub fn is_cached(&self) -> bool {
         self.steps.iter().all(|step| step.cached)
@@ -205,14 +214,21 @@ impl Builder<'_> {
         }
         let wanted: Vec<usize> = (0..plan.images.len()).filter(|place| plan.images[*place].wanted).collect();
         let place = |parent: usize| wanted.binary_search(&parent).expect("parents of what is wanted are wanted");
-        let parents: Vec<Option<usize>> = wanted.iter().map(|image| plan.images[*image].parent.map(place)).collect();
-        let work = |place: usize, parent: Option<&Arc<BuiltImage>>| {
+        let parents = |image: &usize| {
+            let planned = &plan.images[*image];
+            planned.parent.into_iter().chain(planned.needs.iter().copied()).map(place).collect()
+        };
+        let parents: Vec<Vec<usize>> = wanted.iter().map(parents).collect();
+        let work = |place: usize, parents: &[Arc<BuiltImage>]| {
             let planned = &plan.images[wanted[place]];
             let (name, reference) = (&planned.image.name.value, reference(planned.image));
             let groups = |step| layering::of_step(&cut, plan, wanted[place], step);
             let cut = ImageCut { groups: &groups, squashed: cut.squashed[wanted[place]] };
             self.logs.name(name, &reference);
-            let mut built = self.image(planned, &cut, parent.map(AsRef::as_ref), reference);
+            let mut built = match &planned.image.dockerfile {
+                Some(dockerfile) => self.of_dockerfile(planned.image, dockerfile, parents, reference),
+                None => self.image(planned, &cut, parents.first().map(AsRef::as_ref), reference),
+            };
             self.tell(name, &built);
             if let Err(BuildError::Command { log, .. }) = &mut built {
                 *log = self.logs.path(name);
@@ -252,10 +268,7 @@ impl Builder<'_> {
             }
             Err(BuildError::Interrupted) => {}
             Err(error) => {
-                let last_lines = match error {
-                    BuildError::Command { last_lines, .. } => last_lines.as_slice(),
-                    _ => &[],
-                };
+                let last_lines = error.last_lines();
                 let log = self.logs.path(image);
                 self.observe(Event::ImageFailed { image, error: &chain(error), last_lines, log: log.as_deref() });
             }
@@ -277,6 +290,11 @@ impl Builder<'_> {
             (None, Some(base)) => self.on_base(base, &image.from.span)?,
             (None, None) => self.nothing(),
         };
+        // A Dockerfile leaves its own as text.
+        if let Some(parent) = parent.filter(|parent| parent.state.triggers.is_empty()) {
+            let on_build = &parent.config.config.on_build;
+            state.triggers = base::triggers(parent.name.as_str(), on_build, &image.from.span)?;
+        }
         let mut reports = Vec::new();
         for command in std::mem::take(&mut state.triggers) {
             self.command(name, &command, &mut state, &mut reports)?;
@@ -329,7 +347,7 @@ impl Builder<'_> {
             key: base.key(),
             layers: base.layers.clone(),
             epoch: self.options.epoch.unwrap_or_else(|| base.created()),
-            triggers: base::triggers(base, span)?,
+            triggers: base::triggers(&base.written, &base.config.config.on_build, span)?,
             config: Some(base.config.clone()),
         })
     }

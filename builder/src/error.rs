@@ -121,6 +121,15 @@ impl BuildError {
         Self::Spec(if help.is_empty() { diagnostic } else { diagnostic.help(help) }.into())
     }
 
+    /// What the command printed last that failed, if one did.
+    pub fn last_lines(&self) -> &[String] {
+        match self {
+            Self::Command { last_lines, .. } => last_lines,
+            Self::Located { source, .. } => source.last_lines(),
+            _ => &[],
+        }
+    }
+
     /// The same error, with the place in the spec that asked for what failed. The spec is not wrong for that.
     #[must_use]
     pub fn located(self, span: &Span) -> Self {

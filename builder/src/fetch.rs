@@ -194,6 +194,34 @@ impl Fetcher {
         retry(|| store(&mut self.request(url, None)?))
     }
 
+    /// A file of which nothing is known, of at most `limit` bytes, into a writer. Returns the writer, and the digest and
+    /// number of the bytes.
+    pub fn any_file<W: Write>(
+        &self,
+        url: &Url,
+        limit: u64,
+        mut open: impl FnMut() -> io::Result<W>,
+    ) -> Result<(W, Digest, u64), FetchError> {
+        retry(|| {
+            let storing = |source| Attempt::Final(FetchError::Store { url: shown(url), source });
+            let mut writer = open().map_err(storing)?;
+            let mut reader = HashingReader::new(self.request(url, None)?.take(limit + 1));
+            let mut buffer = vec![0; CHUNK];
+            loop {
+                let length = reader.read(&mut buffer).map_err(|error| broken(url, error))?;
+                if length == 0 {
+                    break;
+                }
+                writer.write_all(&buffer[..length]).map_err(storing)?;
+            }
+            let (_, digest, size) = reader.finish();
+            if size > limit {
+                return Err(Attempt::Final(FetchError::TooLarge { url: shown(url), limit }));
+            }
+            Ok((writer, digest, size))
+        })
+    }
+
     /// A file of which only the digest is known, into a writer. Returns the writer and the number of bytes.
     pub fn file_of_unknown_size<W: Write>(
         &self,

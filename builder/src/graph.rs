@@ -20,16 +20,16 @@ struct State<T, E> {
     stopped: bool,
 }
 
-/// Calls `work` for every node, on at most `jobs` threads; `parents[n]` is the node that must be done before `n`, and
-/// has a smaller number. `work` gets the node and what its parent gave. After the first failure nothing new is started
+/// Calls `work` for every node, on at most `jobs` threads; `parents[n]` are the nodes that must be done before `n`, and
+/// have smaller numbers. `work` gets the node and what its parents gave, in their order. After the first failure nothing new is started
 /// unless `keep_going`; what runs is finished.
 pub fn run<T: Clone + Send, E: Send>(
-    parents: &[Option<usize>],
+    parents: &[Vec<usize>],
     jobs: usize,
     keep_going: bool,
-    work: impl Fn(usize, Option<&T>) -> Result<T, E> + Sync,
+    work: impl Fn(usize, &[T]) -> Result<T, E> + Sync,
 ) -> Vec<Outcome<T, E>> {
-    debug_assert!(parents.iter().enumerate().all(|(node, parent)| parent.is_none_or(|parent| parent < node)));
+    debug_assert!(parents.iter().enumerate().all(|(node, parents)| parents.iter().all(|parent| *parent < node)));
     let count = parents.len();
     let empty = State { outcomes: (0..count).map(|_| None).collect(), started: vec![false; count], stopped: false };
     let state = Mutex::new(empty);
@@ -44,11 +44,11 @@ pub fn run<T: Clone + Send, E: Send>(
 }
 
 fn worker<T: Clone, E>(
-    parents: &[Option<usize>],
+    parents: &[Vec<usize>],
     keep_going: bool,
     state: &Mutex<State<T, E>>,
     changed: &Condvar,
-    work: &impl Fn(usize, Option<&T>) -> Result<T, E>,
+    work: &impl Fn(usize, &[T]) -> Result<T, E>,
 ) {
     let mut held = state.lock().expect("no worker panics while it holds the state");
     loop {
@@ -62,13 +62,14 @@ fn worker<T: Clone, E>(
             continue;
         };
         held.started[node] = true;
-        let parent = parents[node].and_then(|parent| match &held.outcomes[parent] {
+        let given = parents[node].iter().filter_map(|parent| match &held.outcomes[*parent] {
             Some(Outcome::Done(value)) => Some(value.clone()),
             _ => None,
         });
+        let given: Vec<T> = given.collect();
         drop(held);
         let panicking = StopOnPanic { state, changed };
-        let outcome = work(node, parent.as_ref());
+        let outcome = work(node, &given);
         std::mem::forget(panicking);
         held = state.lock().expect("no worker panics while it holds the state");
         held.stopped |= outcome.is_err() && !keep_going;
@@ -94,11 +95,9 @@ impl<T, E> Drop for StopOnPanic<'_, T, E> {
 }
 
 /// The first node that can be started.
-fn next<T, E>(parents: &[Option<usize>], state: &State<T, E>) -> Option<usize> {
-    let is_ready = |node: &usize| match parents[*node] {
-        None => true,
-        Some(parent) => matches!(state.outcomes[parent], Some(Outcome::Done(_))),
-    };
+fn next<T, E>(parents: &[Vec<usize>], state: &State<T, E>) -> Option<usize> {
+    let is_done = |parent: &usize| matches!(state.outcomes[*parent], Some(Outcome::Done(_)));
+    let is_ready = |node: &usize| parents[*node].iter().all(is_done);
     if state.stopped {
         return None;
     }
@@ -106,10 +105,10 @@ fn next<T, E>(parents: &[Option<usize>], state: &State<T, E>) -> Option<usize> {
 }
 
 /// Parents have smaller numbers, so one pass reaches grandchildren too.
-fn skip_children<T, E>(parents: &[Option<usize>], state: &mut State<T, E>) {
-    for (node, parent) in parents.iter().enumerate() {
-        let Some(parent) = *parent else { continue };
-        if !state.started[node] && matches!(state.outcomes[parent], Some(Outcome::Failed(_) | Outcome::Skipped)) {
+fn skip_children<T, E>(parents: &[Vec<usize>], state: &mut State<T, E>) {
+    for (node, parents) in parents.iter().enumerate() {
+        let is_lost = |parent: &usize| matches!(state.outcomes[*parent], Some(Outcome::Failed(_) | Outcome::Skipped));
+        if !state.started[node] && parents.iter().any(is_lost) {
             state.started[node] = true;
             state.outcomes[node] = Some(Outcome::Skipped);
         }
@@ -124,15 +123,18 @@ mod tests {
 
     #[test]
     fn children_get_what_their_parent_gave() {
-        let parents = [None, Some(0), Some(1), None, Some(3)];
-        let outcomes = run::<usize, ()>(&parents, 3, false, |node, parent| Ok(node + parent.copied().unwrap_or(100)));
-        let expected = [100, 101, 103, 103, 107].map(Outcome::Done);
+        let parents = [vec![], vec![0], vec![1], vec![], vec![3], vec![0, 3]];
+        let sum = |node: usize, parents: &[usize]| {
+            Ok(node + if parents.is_empty() { 100 } else { parents.iter().sum::<usize>() })
+        };
+        let outcomes = run::<usize, ()>(&parents, 3, false, sum);
+        let expected = [100, 101, 103, 103, 107, 208].map(Outcome::Done);
         assert_eq!(outcomes, expected);
     }
 
     #[test]
     fn a_failure_stops_its_children_and_with_keep_going_no_one_else() {
-        let parents = [None, Some(0), Some(1), None, Some(3)];
+        let parents = [vec![], vec![0], vec![1], vec![], vec![3]];
         let outcomes = run::<(), usize>(&parents, 2, true, |node, _| if node == 1 { Err(node) } else { Ok(()) });
         let expected = [Outcome::Done(()), Outcome::Failed(1), Outcome::Skipped, Outcome::Done(()), Outcome::Done(())];
         assert_eq!(outcomes, expected);
@@ -144,7 +146,7 @@ mod tests {
     fn independent_nodes_run_at_the_same_time() {
         let barrier = std::sync::Barrier::new(4);
         let most = AtomicUsize::new(0);
-        run::<(), ()>(&[None; 4], 4, false, |_, _| {
+        run::<(), ()>(&[const { Vec::new() }; 4], 4, false, |_, _| {
             most.fetch_add(1, Ordering::SeqCst);
             barrier.wait();
             Ok(())

@@ -165,7 +165,7 @@ fn apply(image: &Image, config: &mut Config) {
 }
 
 /// Replaces a variable where it stands, or adds it at the end.
-fn set_variable(env: &mut Vec<String>, name: &str, value: &str) {
+pub fn set_variable(env: &mut Vec<String>, name: &str, value: &str) {
     let line = format!("{name}={value}");
     match env.iter_mut().find(|line| line.split_once('=').is_some_and(|(key, _)| key == name)) {
         Some(existing) => *existing = line,

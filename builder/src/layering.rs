@@ -137,6 +137,8 @@ fn other_layers(plan: &Plan<'_>, planned: &PlannedImage<'_>) -> Vec<usize> {
         None => planned.base.as_ref().map_or(0, |base| base.config.config.on_build.len()),
     };
     let mut layers = vec![triggers];
+    let stages = planned.image.dockerfile.iter().flat_map(|dockerfile| dockerfile.stages.last());
+    layers[0] += stages.map(|stage| stage.instructions.len()).sum::<usize>();
     for (place, step) in planned.image.steps.iter().enumerate() {
         match step {
             // What the packages' scripts change.

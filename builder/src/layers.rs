@@ -14,7 +14,7 @@ use store::Layout;
 /// A small layer may become this large when it is unpacked, and a larger one so many times its size: what is beyond is
 /// no image, but meant to fill disks.
 const LARGEST_OF_SMALL: u64 = 4 << 30;
-const LARGEST_OF_SMALL_ARCHIVE: u64 = 1 << 30;
+const LARGEST_OF_SMALL_ARCHIVE: u64 = 512 << 20;
 const MOST_TIMES: u64 = 200;
 
 /// A layer being written.
@@ -139,6 +139,11 @@ impl<R: Read> Bounded<R> {
     /// A layer, of so many bytes as it is stored.
     pub fn layer(inner: R, stored: u64) -> Self {
         Self { inner, limit: stored.saturating_mul(MOST_TIMES).max(LARGEST_OF_SMALL), read: 0 }
+    }
+
+    /// Something whose size as it is stored is not known.
+    pub fn at_most(inner: R, limit: u64) -> Self {
+        Self { inner, limit, read: 0 }
     }
 
     /// An archive that is unpacked into an image.

@@ -20,6 +20,7 @@ pub mod build;
 pub mod contents;
 pub mod cut;
 pub mod difference;
+pub mod dockerfile;
 pub mod doctor;
 pub mod entrypoint;
 pub mod error;

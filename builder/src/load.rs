@@ -12,6 +12,9 @@ pub const FAMILY_FILE: &str = "family.yaml";
 /// The file that makes a directory an image.
 pub const IMAGE_FILE: &str = "image.yaml";
 
+/// The file that makes a directory an image too, if it has no `image.yaml`.
+pub const DOCKERFILE: &str = "Dockerfile";
+
 /// No spec that a person wrote is larger than this.
 const LARGEST_SPEC: u64 = 1 << 20;
 
@@ -55,21 +58,25 @@ pub fn load(directory: &Path, variables: &Variables) -> Result<LoadedFamily, Loa
     if !family_file.is_file() {
         return Err(LoadError::NoFamily(directory.to_path_buf()));
     }
-    let images = image_directories(directory)?
-        .into_iter()
-        .map(|(name, path)| Ok((name, read_spec(&path)?)))
-        .collect::<Result<_, LoadError>>()?;
-    let family = Family::assemble(read_spec(&family_file)?, images, variables)?;
+    let read = |file: &str| {
+        let found = image_directories(directory, file)?.into_iter();
+        found.map(|(name, path)| Ok((name, read_spec(&path)?))).collect::<Result<Vec<_>, LoadError>>()
+    };
+    let images = read(IMAGE_FILE)?;
+    // An image has one description; a Dockerfile beside an `image.yaml` is a file like any other.
+    let mut dockerfiles = read(DOCKERFILE)?;
+    dockerfiles.retain(|(name, _)| !images.iter().any(|(image, _)| image == name));
+    let family = Family::assemble_with_dockerfiles(read_spec(&family_file)?, images, dockerfiles, variables)?;
     Ok(LoadedFamily { directory: directory.to_path_buf(), family })
 }
 
-/// The directories below the family's that hold an `image.yaml`, by name.
-fn image_directories(family: &Path) -> Result<Vec<(String, PathBuf)>, LoadError> {
+/// The directories below the family's that hold this file, by name.
+fn image_directories(family: &Path, file: &str) -> Result<Vec<(String, PathBuf)>, LoadError> {
     let read = |source| LoadError::Read { path: family.to_path_buf(), source };
     let mut found = Vec::new();
     for item in fs::read_dir(family).map_err(read)? {
         let item = item.map_err(read)?;
-        let file = item.path().join(IMAGE_FILE);
+        let file = item.path().join(file);
         if let (true, Ok(name)) = (file.is_file(), item.file_name().into_string()) {
             found.push((name, file));
         }

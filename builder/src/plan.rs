@@ -59,6 +59,8 @@ pub struct PlannedImage<'a> {
     pub image: &'a Image,
     /// Its parent's place in the plan.
     pub parent: Option<usize>,
+    /// Further images of the family, by their places in the plan, that its Dockerfile needs.
+    pub needs: Vec<usize>,
     /// What it is built on, if others made that.
     pub base: Option<Arc<Base>>,
     /// Whether it is to be built. The others are there because layers are cut across the whole family, so that an image
@@ -109,11 +111,17 @@ impl<'a> Plan<'a> {
                     (Some(parent), None)
                 }
                 Parent::Scratch => (None, None),
+                // What a Dockerfile is built on is found when it is built: its stages have more than one.
+                Parent::External(_) if image.dockerfile.is_some() => (None, None),
                 Parent::External(name) => match bases.find(name, &platform(), reach(wanted)) {
                     Err(_) if !wanted => continue,
                     found => (None, Some(found.map_err(|error| BuildError::from(error).located(&image.from.span))?)),
                 },
             };
+            let place_of = |name: &str| images.iter().position(|planned| planned.image.name.as_str() == name);
+            let needs: Option<Vec<usize>> = image.needs.iter().map(|name| place_of(name.as_str())).collect();
+            let Some(needs) = needs else { continue };
+            refuse_packages_on_a_dockerfile(image, parent.map(|parent| images[parent].image))?;
             let mut present = match (parent, &base) {
                 (Some(parent), _) => installed[parent].clone(),
                 (None, Some(base)) => present_in(base, image)?,
@@ -124,7 +132,7 @@ impl<'a> Plan<'a> {
                 Err(_) if !wanted => continue,
                 resolved => resolved?,
             };
-            images.push(PlannedImage { image, parent, base, wanted, packages, compiling });
+            images.push(PlannedImage { image, parent, needs, base, wanted, packages, compiling });
             installed.push(present);
         }
         let unsigned = |source: &&AptSource| matches!(source.trust, Trust::Unsigned(_));
@@ -136,6 +144,20 @@ impl<'a> Plan<'a> {
         };
         let stand_ins = family.sources.iter().filter(stands_in).map(|source| source.name.value.clone()).collect();
         Ok(Self { images, unsigned_sources, stand_ins })
+    }
+}
+
+/// Which packages a Dockerfile installs is not known before it is built, so nothing can be planned on it.
+fn refuse_packages_on_a_dockerfile(image: &Image, parent: Option<&Image>) -> Result<(), BuildError> {
+    match (image.packages().next(), parent.filter(|parent| parent.dockerfile.is_some())) {
+        (Some(request), Some(parent)) => {
+            let title = format!(
+                "{parent} is built from a Dockerfile, so packages cannot be installed on it",
+                parent = parent.name
+            );
+            Err(BuildError::at(&request.span, title, "install them in the Dockerfile, or build this image on another"))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use sandbox::Hidden;
-use spec::{Command, Located, MountKind, Step};
+use spec::{Command, Located, MountKind, Span, Step};
 
 use crate::error::BuildError;
 use crate::output::printable;
@@ -34,14 +34,21 @@ impl Secrets {
 
     /// The secret that a mount asks for; without it an error at the place of the mount.
     pub fn get(&self, name: &Located<String>) -> Result<&Hidden, BuildError> {
-        self.by_name.get(&name.value).ok_or_else(|| {
-            let title = format!("the build was not given the secret `{name}`");
-            let help = format!("pass it: `--secret id={name},src=FILE` or `--secret id={name},env=VARIABLE`");
-            let given: Vec<&str> = self.by_name.keys().map(String::as_str).collect();
-            let given =
-                if given.is_empty() { String::new() } else { format!("; those given are: {}", given.join(", ")) };
-            BuildError::at(&name.span, title, help + &given)
-        })
+        self.find(&name.value).ok_or_else(|| self.missing(&name.value, &name.span))
+    }
+
+    /// The secret of that name, if there is one.
+    pub fn find(&self, name: &str) -> Option<&Hidden> {
+        self.by_name.get(name)
+    }
+
+    /// An error at the place that asks for a secret which is not there.
+    pub fn missing(&self, name: &str, span: &Span) -> BuildError {
+        let title = format!("the build was not given the secret `{name}`");
+        let help = format!("pass it: `--secret id={name},src=FILE` or `--secret id={name},env=VARIABLE`");
+        let given: Vec<&str> = self.by_name.keys().map(String::as_str).collect();
+        let given = if given.is_empty() { String::new() } else { format!("; those given are: {}", given.join(", ")) };
+        BuildError::at(span, title, help + &given)
     }
 
     /// An error at the first place of a plan that asks for a secret which is not there. Looking at it first spares

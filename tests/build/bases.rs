@@ -1,13 +1,14 @@
 //! Images on images that others made: in the layout, in another layout, of another tool.
 
 use std::fs;
+use std::time::Duration;
 
 use fixtures::image::{TestImage, write_layout};
 use fixtures::{Compression, DebBuilder, Owner, TarEntry};
 use serde_json::{Value, json};
 
 use crate::support::family::{Bench, FAMILY, debs, read_json};
-use crate::support::program::{run, tool};
+use crate::support::program::{Background, eventually, free_port, run, tool};
 
 /// A name in a registry that nobody asks.
 const BASE: &str = "registry.example/team/base:1";
@@ -222,4 +223,30 @@ fn an_image_that_buildah_made_is_a_base() {
     assert_eq!(bench.manifest("app")["layers"][0], only_manifest(&bench.at("theirs"))["layers"][0]);
     assert!(bench.listing("app").contains("copied"));
     assert!(config_of(&bench, "app")["config"]["Env"].as_array().unwrap().contains(&json!("A=b")));
+}
+
+#[test]
+fn a_base_is_pulled_from_a_registry_once_and_kept_by_its_digest() {
+    let theirs = Bench::new();
+    let image = TestImage::new().layer([TarEntry::file("etc/name", 0o644, "first")]);
+    let port = free_port();
+    let address = format!("127.0.0.1:{port}");
+    let name = format!("{address}/team/base:1");
+    image.write_layout(&theirs.at("oci"), &name).unwrap();
+    let serving =
+        Background(theirs.drystone().args(["serve", "--listen", &address, "--name", &address]).spawn().unwrap());
+    eventually("the registry listens", Duration::from_secs(10), || {
+        std::net::TcpStream::connect(&address).map(drop).map_err(|error| error.to_string())
+    });
+    let bench = on(&name, "labels: {a: b}\n");
+    bench.build(&[]).success();
+    assert_eq!(bench.manifest("app")["layers"], only_manifest(&theirs.at("oci"))["layers"]);
+    // What was only pulled is neither listed nor pushed.
+    assert!(!run(bench.drystone().arg("images")).success().stdout.contains("team/base"));
+    bench.is_whole();
+    drop(serving);
+    bench.build(&["--no-cache"]).success();
+    // Another layout, the same cache, and nobody to ask.
+    fs::remove_dir_all(bench.at("oci")).unwrap();
+    bench.build(&[]).failure(1, &["app/image.yaml:1:7", "cannot pull", &name]);
 }

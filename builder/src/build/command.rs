@@ -7,7 +7,7 @@ use spec::{Command, Diagnostic, ImageName};
 use super::step::{StepName, StepRecord};
 use super::{Builder, State, StepReport};
 use crate::error::BuildError;
-use crate::steps::commands::{self, Runner};
+use crate::steps::commands::{self, Leaving, Runner};
 use crate::steps::mounts::{Mounts, Place};
 
 impl Builder<'_> {
@@ -32,7 +32,7 @@ impl Builder<'_> {
             let user = invocation.user.clone();
             let mut ready = mounts.prepare(&self.place(&user, state.epoch), &self.pause)?;
             invocation.mounts = std::mem::take(&mut ready.mounts);
-            let layer = self.changed(image, &described, key, &below, state.epoch, |upper| {
+            let layer = self.changed(image, &described, key, (&below, state.epoch), Leaving::Scrubbed, |upper| {
                 self.runner().run(invocation, &below, upper)
             })?;
             Ok(StepRecord { layers: layer.into_iter().collect(), epoch: state.epoch })

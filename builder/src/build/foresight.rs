@@ -59,7 +59,8 @@ impl Builder<'_> {
                 }),
                 (None, None) => Some(Foreseen { state: self.nothing(), has_dpkg: false }),
             };
-            let start = start.filter(|_| planned.wanted);
+            // What a Dockerfile runs is found out when it is built.
+            let start = start.filter(|_| planned.wanted && planned.image.dockerfile.is_none());
             let groups = |step| layering::of_step(cut, plan, place, step);
             images.push(match start.map(|start| self.foresee(planned, &groups, start, runs_above[place])) {
                 Some(Ok(foreseen)) => Some(foreseen),

@@ -17,6 +17,7 @@ use crate::package::segment::Segment;
 use crate::plan::LockedPackage;
 use crate::python::Compiling;
 use crate::steps::bytecode::Compiler;
+use crate::steps::commands::Leaving;
 use crate::steps::configure::{self, Waiting};
 use crate::steps::packages::{Ground, Group, Workshop, right_directories};
 
@@ -170,7 +171,7 @@ impl Builder<'_> {
             if runs {
                 self.must_run(|| step.cannot_run())?;
             }
-            let layer = self.changed(image, made_by, key, &laid, state.epoch, |upper| {
+            let layer = self.changed(image, made_by, key, (&laid, state.epoch), Leaving::Scrubbed, |upper| {
                 right_directories(&segments, stack, upper, self.sandbox.owners())?;
                 match runs {
                     true => configure::run(&self.runner(), image, &waiting, stack, upper, state.epoch),

@@ -16,7 +16,7 @@ use crate::error::BuildError;
 use crate::events::{Event, Observer};
 use crate::image::Layer;
 use crate::layers::LayerWriter;
-use crate::steps::commands::lay_changes;
+use crate::steps::commands::{Leaving, lay_changes};
 
 /// What the cache remembers of a step.
 #[derive(Clone, Serialize, Deserialize)]
@@ -177,15 +177,15 @@ impl Builder<'_> {
         image: &ImageName,
         made_by: &str,
         key: Digest,
-        below: &[TreeDir],
-        epoch: i64,
+        (below, epoch): (&[TreeDir], i64),
+        leaving: Leaving,
         change: impl FnOnce(&TreeDir) -> Result<(), BuildError>,
     ) -> Result<Option<StoredLayer>, BuildError> {
         let scratch = self.cache.scratch_dir()?;
         let upper = TreeDir::create(scratch.path().join("upper"))?;
         change(&upper)?;
         self.layer(key, image, made_by, Vec::new(), |layer| {
-            Ok(lay_changes(&upper, below, self.sandbox.owners(), epoch, layer)?)
+            Ok(lay_changes(&upper, below, self.sandbox.owners(), (epoch, leaving), layer)?)
         })
     }
 }

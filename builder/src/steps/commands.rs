@@ -188,15 +188,26 @@ fn hosts(network: Network, upper: &TreeDir) -> io::Result<Vec<Mount>> {
     Ok(vec![Mount { source: hosts.into(), target: "/etc/hosts".into(), read_only: true }])
 }
 
+/// What of a step's changes becomes part of the image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leaving {
+    /// All but what [`scrub`] leaves behind.
+    Scrubbed,
+    /// Everything, as users of Dockerfiles expect it.
+    Everything,
+}
+
 /// Writes what a sandboxed step changed as a layer's entries. Returns whether there was anything.
 pub fn lay_changes<W: Write + Send>(
     upper: &TreeDir,
     below: &[TreeDir],
     owners: Owners,
-    epoch: i64,
+    (epoch, leaving): (i64, Leaving),
     layer: &mut LayerWriter<W>,
 ) -> io::Result<bool> {
-    let keep = |path: &ImagePath, metadata: &fs::Metadata| scrub::keeps(path, metadata.is_dir());
+    let keep = |path: &ImagePath, metadata: &fs::Metadata| {
+        leaving == Leaving::Everything || scrub::keeps(path, metadata.is_dir())
+    };
     let since = born(upper)?;
     let changed = changes(upper, below, owners, &Rules { since, latest: epoch, keep: &keep })?;
     let bytes = changed.iter().map(|change| change.entry.kind.size()).sum();

@@ -87,8 +87,14 @@ pub enum Command {
     /// If nothing listens at the family's registry and that is on this machine, the embedded registry is started
     /// there, over the layout; it serves until Ctrl-C, or with --once ends after the list.
     Up(Up),
-    /// Build all or some images of a family into the layout
-    Build(Build),
+    /// Build all or some images of a family into the layout, or one from a Dockerfile
+    ///
+    /// `drystone build -f Dockerfile -t NAME CONTEXT` builds from a Dockerfile; -f may be left out if the context has one.
+    /// A name without a registry is this machine's: `localhost/NAME`. Commands in a Dockerfile reach the network, as
+    /// users of Dockerfiles expect it; --network none forbids that.
+    Build(Box<Build>),
+    /// Build from a Dockerfile with the flags of kaniko's executor
+    Executor(Box<Executor>),
     /// Say what would be built: the layers of every image, who shares them, and how large they are
     Plan(Plan),
     /// Push what the layout holds
@@ -224,9 +230,9 @@ pub struct BuildArgs {
     /// mounts. What else runs is finished first. What is changed in the shell is thrown away.
     #[arg(long)]
     pub shell_fail: bool,
-    /// Use this tag instead of the family's
-    #[arg(long, value_name = "TAG")]
-    pub tag: Option<spec::Tag>,
+    /// Of a family: use this tag instead of the family's. With a Dockerfile: name the image so; may be given several times
+    #[arg(short, long, value_name = "TAG|REFERENCE")]
+    pub tag: Vec<String>,
     /// Use this registry instead of the family's
     #[arg(long, value_name = "REGISTRY")]
     pub registry: Option<spec::Registry>,
@@ -293,11 +299,60 @@ pub struct Up {
     pub registry: RegistryArgs,
 }
 
+/// What is known of builds from Dockerfiles only.
+#[derive(Clone, Debug, Default, Args)]
+pub struct DockerfileArgs {
+    /// Build from this Dockerfile, or with `-` from standard input [default: the context's Dockerfile]
+    #[arg(short, long, alias = "dockerfile", value_name = "FILE", help_heading = "Dockerfiles")]
+    pub file: Option<PathBuf>,
+    /// Give an ARG a value; without one, that of the environment; may be given several times
+    #[arg(long, value_name = "NAME[=VALUE]", help_heading = "Dockerfiles")]
+    pub build_arg: Vec<String>,
+    /// Build this stage, by its name or number, instead of the last
+    #[arg(long, value_name = "STAGE", help_heading = "Dockerfiles")]
+    pub target: Option<String>,
+    /// Add a label to the image; may be given several times
+    #[arg(long, value_name = "KEY=VALUE", help_heading = "Dockerfiles")]
+    pub label: Vec<String>,
+    /// Add an annotation to the manifest; may be given several times
+    #[arg(long, value_name = "KEY=VALUE", help_heading = "Dockerfiles")]
+    pub annotation: Vec<String>,
+    /// Let commands that ask for it talk to an SSH agent [socket: SSH_AUTH_SOCK]
+    #[arg(long, value_name = "default|NAME[=SOCKET]", help_heading = "Dockerfiles")]
+    pub ssh: Vec<String>,
+    /// Build for this machine; commands can only be run if this one is the same
+    #[arg(long, alias = "custom-platform", value_name = "OS/ARCH", help_heading = "Dockerfiles")]
+    pub platform: Option<String>,
+    /// Ask registries for newer images to build on, also where there is one
+    #[arg(long, help_heading = "Dockerfiles")]
+    pub pull: bool,
+    /// What commands reach that do not say it: `default` and `host` are what this machine does, `none` nothing
+    #[arg(long, value_enum, default_value_t, value_name = "KIND", help_heading = "Dockerfiles")]
+    pub network: NetworkKind,
+    /// Push the image under all of its names
+    #[arg(long, help_heading = "Dockerfiles")]
+    pub push: bool,
+    /// Write the image's id, the digest of its configuration, to this file
+    #[arg(long, value_name = "FILE", help_heading = "Dockerfiles")]
+    pub iidfile: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum NetworkKind {
+    #[default]
+    Default,
+    Host,
+    None,
+}
+
 #[derive(Debug, Args)]
 pub struct Build {
-    /// The family's directory [default: .], and then images or patterns if not all are wanted
-    #[arg(value_name = "FAMILY|IMAGE")]
+    /// The family's directory [default: .], and then images or patterns if not all are wanted; or the context of a
+    /// Dockerfile: a directory, a tar file, or `-` for a tar on standard input
+    #[arg(value_name = "FAMILY|IMAGE|CONTEXT")]
     pub names: Vec<String>,
+    #[command(flatten)]
+    pub dockerfile: DockerfileArgs,
     #[command(flatten)]
     pub output: OutputArgs,
     #[command(flatten)]
@@ -316,6 +371,86 @@ pub struct OutputArgs {
     /// load` read a docker-archive.
     #[arg(long = "output", value_name = "type=oci|oci-archive|docker-archive,dest=PATH")]
     pub destinations: Vec<Destination>,
+}
+
+/// kaniko's flags.
+#[derive(Debug, Args)]
+pub struct Executor {
+    /// Where files are taken from: a directory or a tar, also as dir://PATH, tar://PATH or tar://stdin
+    #[arg(short, long, default_value = ".", value_name = "CONTEXT")]
+    pub context: String,
+    /// A directory of the context to use instead of all of it
+    #[arg(long, value_name = "PATH")]
+    pub context_sub_path: Option<PathBuf>,
+    /// A name to push the image under; may be given several times
+    #[arg(short, long, value_name = "REFERENCE")]
+    pub destination: Vec<String>,
+    /// Do not push
+    #[arg(long, alias = "no-push-cache")]
+    pub no_push: bool,
+    /// Write the image as an archive that `docker load` reads
+    #[arg(long, alias = "tarPath", value_name = "FILE")]
+    pub tar_path: Option<PathBuf>,
+    /// Write the image as a layout
+    #[arg(long, value_name = "DIR")]
+    pub oci_layout_path: Option<PathBuf>,
+    /// Write the manifest's digest to this file
+    #[arg(long, value_name = "FILE")]
+    pub digest_file: Option<PathBuf>,
+    /// Write each name with the digest to this file
+    #[arg(long, value_name = "FILE")]
+    pub image_name_with_digest_file: Option<PathBuf>,
+    /// Write each name with its tag and the digest to this file
+    #[arg(long, value_name = "FILE")]
+    pub image_name_tag_with_digest_file: Option<PathBuf>,
+    /// Take the results of steps from the cache
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false, action = ArgAction::Set, value_name = "BOOL")]
+    pub cache: bool,
+    /// Understood and noted: steps are kept in --cache-dir
+    #[arg(long, value_name = "REFERENCE")]
+    pub cache_repo: Option<String>,
+    /// Understood: what is kept does not get old
+    #[arg(long, value_name = "DURATION", hide = true)]
+    pub cache_ttl: Option<String>,
+    /// Push over plain HTTP
+    #[arg(id = "plain_push", long = "insecure")]
+    pub plain_push: bool,
+    /// Pull over plain HTTP
+    #[arg(long)]
+    pub insecure_pull: bool,
+    /// Understood and noted: certificates are verified
+    #[arg(long)]
+    pub skip_tls_verify: bool,
+    /// Understood and noted: certificates are verified
+    #[arg(long)]
+    pub skip_tls_verify_pull: bool,
+    /// Understood and noted: each instruction that changes files is a layer
+    #[arg(long)]
+    pub single_snapshot: bool,
+    /// Understood: results repeat anyway
+    #[arg(long)]
+    pub reproducible: bool,
+    /// Understood and noted: changes are found by content
+    #[arg(long, alias = "snapshotMode", value_name = "MODE")]
+    pub snapshot_mode: Option<String>,
+    /// Understood: nothing is left behind anyway
+    #[arg(long, hide = true)]
+    pub cleanup: bool,
+    /// Understood: it runs outside of containers too
+    #[arg(long, hide = true)]
+    pub force: bool,
+    /// Understood: commands always run so
+    #[arg(long, hide = true)]
+    pub use_new_run: bool,
+    /// Understood: -v says more, -q less
+    #[arg(long, value_name = "LEVEL", hide = true)]
+    pub verbosity: Option<String>,
+    #[command(flatten)]
+    pub dockerfile: DockerfileArgs,
+    #[command(flatten)]
+    pub build: BuildArgs,
+    #[command(flatten)]
+    pub registry: RegistryArgs,
 }
 
 #[derive(Debug, Args)]

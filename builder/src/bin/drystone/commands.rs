@@ -2,7 +2,9 @@
 
 pub mod build;
 pub mod diff;
+pub mod dockerfile;
 pub mod doctor;
+pub mod executor;
 pub mod images;
 pub mod inspect;
 pub mod login;

@@ -37,6 +37,7 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
     match arguments.command {
         Command::Up(command) => commands::up::run(&command, output),
         Command::Build(command) => commands::build::run(&command, output),
+        Command::Executor(command) => commands::executor::run(&command, output),
         Command::Plan(command) => commands::plan::run(&command),
         Command::Inspect(command) => commands::inspect::run(&command),
         Command::Pull(command) => commands::pull::run(&command, output),

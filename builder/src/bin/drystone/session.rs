@@ -87,31 +87,12 @@ pub fn build(
 ) -> Result<Built, Failure> {
     let started = Instant::now();
     let (loaded, patterns) = load_family(names, arguments)?;
-    if arguments.shell_fail {
-        shell::must_be_on_terminal()?;
-    }
-    let secrets = secrets(&arguments.secret)?;
-    // The cache's directory may lie where only the user that was before may write; the sandbox must also be entered
-    // while there is one thread, and everything below starts some.
-    let cache_directory = cache_directory(arguments.cache.cache_dir.as_deref())?;
-    let sandbox = sandbox::enter(arguments.sandbox).map_err(|error| {
-        let fixes = error.fixes();
-        if fixes.is_empty() {
-            Failure::of(error)
-        } else {
-            Failure::with_hint(error.to_string(), fixes.join("\n      "))
-        }
-    })?;
-    let interrupt = stop_on_signals()?;
-    let (observer, screen) = progress::observer_on_screen(output);
-    let somebody = arguments.shell_fail.then(|| AtTerminal::new(screen));
-    observer.observe(Event::Note(&sandbox.reason()));
-    let cache = Cache::open(&cache_directory)?;
-    let layout = Arc::new(Layout::open_or_create(&arguments.layout.layout)?);
-    let fetcher = fetcher(&loaded, &cache)?;
-    let puller = puller(&loaded, registry, &layout, &observer)?;
-    let bases = bases(&loaded, &layout, &cache, puller.as_ref());
-    let plan = make_plan(&loaded, &patterns, arguments, &cache, &fetcher, &bases)?;
+    let place = Workplace::open(arguments, output)?;
+    let Workplace { cache, layout, observer, .. } = &place;
+    let fetcher = fetcher(&loaded, cache)?;
+    let puller = puller(&loaded, registry, layout, observer)?;
+    let bases = bases(&loaded, layout, cache, puller.as_ref());
+    let plan = make_plan(&loaded, &patterns, arguments, cache, &fetcher, &bases)?;
     for source in &plan.stand_ins {
         let text = format!(
             "the packages of `{source}` are stand-ins, which answer in the place of the vendor's programs; \
@@ -123,16 +104,110 @@ pub fn build(
         let text = format!("nobody signs the source `{source}`: the family says `trusted: true`");
         observer.observe(Event::Warning(&text));
     }
-    let people = People { observer: observer.as_ref(), interrupt: &interrupt, somebody: somebody.as_ref() };
-    let images = run(&loaded, &plan, arguments, &sandbox, (&cache, &layout, &fetcher), &secrets, &people)?;
-    let inputs = Inputs { family: &loaded.directory, fetcher: &fetcher, cache: &cache };
+    let registry = arguments.registry.as_ref().unwrap_or(&loaded.family.registry.value);
+    let names = references(&plan, registry.as_str(), arguments)?;
+    let reference = |image: &Image| names[image.name.as_str()].clone();
+    let images = place.builder(arguments, &loaded.directory, &fetcher, &bases)?.build(&plan, &reference)?;
+    let inputs = Inputs { family: &loaded.directory, fetcher: &fetcher, cache };
     let wanted =
         Wanted { bills: arguments.sbom.iter().filter_map(|bill| bill.0).collect(), provenance: arguments.provenance };
-    let said = statements::attach(&layout, &plan, &images, &inputs, &wanted).map_err(Failure::of_statement)?;
+    let said = statements::attach(layout, &plan, &images, &inputs, &wanted).map_err(Failure::of_statement)?;
     if said > 0 {
         observer.observe(Event::Note(&format!("{said} new statements about images: bills of materials, provenance")));
     }
+    let Workplace { layout, observer, interrupt, .. } = place;
     Ok(Built { images, patterns, layout, observer, interrupt, started })
+}
+
+/// What every build needs: places, secrets, a sandbox, and people.
+pub struct Workplace {
+    /// When the command was started.
+    pub started: Instant,
+    /// The cache.
+    pub cache: Cache,
+    /// Where images go.
+    pub layout: Arc<Layout>,
+    /// Who is told of what happens.
+    pub observer: Arc<dyn Observer>,
+    /// Set when somebody asks to stop.
+    pub interrupt: Arc<AtomicBool>,
+    sandbox: Sandbox,
+    secrets: Secrets,
+    somebody: Option<AtTerminal>,
+}
+
+impl Workplace {
+    /// Makes everything ready. Nothing may have started a thread before.
+    pub fn open(arguments: &BuildArgs, output: Output) -> Result<Self, Failure> {
+        let started = Instant::now();
+        if arguments.shell_fail {
+            shell::must_be_on_terminal()?;
+        }
+        let secrets = secrets(&arguments.secret)?;
+        // The cache's directory may lie where only the user that was before may write; the sandbox must also be entered
+        // while there is one thread, and everything below starts some.
+        let cache_directory = cache_directory(arguments.cache.cache_dir.as_deref())?;
+        let sandbox = sandbox::enter(arguments.sandbox).map_err(|error| {
+            let fixes = error.fixes();
+            if fixes.is_empty() {
+                Failure::of(error)
+            } else {
+                Failure::with_hint(error.to_string(), fixes.join("\n      "))
+            }
+        })?;
+        let interrupt = stop_on_signals()?;
+        let (observer, screen) = progress::observer_on_screen(output);
+        let somebody = arguments.shell_fail.then(|| AtTerminal::new(screen));
+        observer.observe(Event::Note(&sandbox.reason()));
+        let cache = Cache::open(&cache_directory)?;
+        let layout = Arc::new(Layout::open_or_create(&arguments.layout.layout)?);
+        Ok(Self { started, cache, layout, observer, interrupt, sandbox, secrets, somebody })
+    }
+
+    /// A builder for what lies in `directory`.
+    pub fn builder<'a>(
+        &'a self,
+        arguments: &BuildArgs,
+        directory: &Path,
+        fetcher: &'a Fetcher,
+        bases: &'a Bases<'a>,
+    ) -> Result<Builder<'a>, Failure> {
+        let options = Options {
+            family: directory.to_path_buf(),
+            compression: arguments.compression,
+            jobs: arguments.jobs.map_or_else(processors, usize::from),
+            no_cache: arguments.no_cache,
+            keep_going: arguments.keep_going,
+            epoch: source_date_epoch()?,
+            layer_budget: arguments.layer_budget.map(usize::from),
+            recut: arguments.recut,
+        };
+        let places = Places::new(options.jobs);
+        Ok(Builder {
+            options,
+            layout: &self.layout,
+            cache: &self.cache,
+            bases,
+            fetcher,
+            sandbox: &self.sandbox,
+            observer: self.observer.as_ref(),
+            interrupt: &self.interrupt,
+            places,
+            secrets: &self.secrets,
+            redactor: self.secrets.redactor(),
+            logs: Logs::new(self.cache.root().join(LOGS)),
+            look_around: self.somebody.as_ref().map(|somebody| somebody as &dyn LookAround),
+            pause: Pause::default(),
+            groups: Groups::default(),
+        })
+    }
+}
+
+/// Ready once somebody asked to stop.
+pub async fn interrupted(flag: &AtomicBool) {
+    while !flag.load(Ordering::Relaxed) {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 /// A family thought through, and where it would be built.
@@ -173,7 +248,7 @@ pub fn plan<T>(
     let bases = bases(&loaded, &layout, &cache, puller.as_ref());
     let plan = make_plan(&loaded, &patterns, arguments, &cache, &fetcher, &bases)?;
     let registry = arguments.registry.as_ref().unwrap_or(&loaded.family.registry.value);
-    let names = references(&plan, registry.as_str(), arguments.tag.as_ref())?;
+    let names = references(&plan, registry.as_str(), arguments)?;
     let reference = |image: &Image| names[image.name.as_str()].clone();
     let budget = arguments.layer_budget.map(usize::from);
     let cut = layering::cut(&plan, known, arguments.recut, budget, &reference)?;
@@ -216,7 +291,11 @@ fn make_plan<'a>(
 
 /// Whether images are built on what others made.
 fn has_bases(loaded: &LoadedFamily) -> bool {
-    loaded.family.images.iter().any(|image| matches!(image.from.value, Parent::External(_)))
+    loaded
+        .family
+        .images
+        .iter()
+        .any(|image| image.dockerfile.is_some() || matches!(image.from.value, Parent::External(_)))
 }
 
 /// Who pulls what the family's images are built on, if anything has to be.
@@ -240,55 +319,6 @@ fn bases<'a>(
     Bases::new(layout, cache, puller.map(|puller| puller as &dyn Puller)).relative_to(&loaded.directory)
 }
 
-/// Who watches a build, stops it, and looks around in it.
-struct People<'a> {
-    observer: &'a dyn Observer,
-    interrupt: &'a Arc<AtomicBool>,
-    somebody: Option<&'a AtTerminal>,
-}
-
-fn run(
-    loaded: &LoadedFamily,
-    plan: &Plan<'_>,
-    arguments: &BuildArgs,
-    sandbox: &Sandbox,
-    (cache, layout, fetcher): (&Cache, &Layout, &Fetcher),
-    secrets: &Secrets,
-    people: &People<'_>,
-) -> Result<Vec<BuiltImage>, Failure> {
-    let options = Options {
-        family: loaded.directory.clone(),
-        compression: arguments.compression,
-        jobs: arguments.jobs.map_or_else(processors, usize::from),
-        no_cache: arguments.no_cache,
-        keep_going: arguments.keep_going,
-        epoch: source_date_epoch()?,
-        layer_budget: arguments.layer_budget.map(usize::from),
-        recut: arguments.recut,
-    };
-    let places = Places::new(options.jobs);
-    let builder = Builder {
-        options,
-        layout,
-        cache,
-        fetcher,
-        sandbox,
-        observer: people.observer,
-        interrupt: people.interrupt,
-        places,
-        secrets,
-        redactor: secrets.redactor(),
-        logs: Logs::new(cache.root().join(LOGS)),
-        look_around: people.somebody.map(|somebody| somebody as &dyn LookAround),
-        pause: Pause::default(),
-        groups: Groups::default(),
-    };
-    let registry = arguments.registry.as_ref().unwrap_or(&loaded.family.registry.value);
-    let names = references(plan, registry.as_str(), arguments.tag.as_ref())?;
-    let reference = |image: &Image| names[image.name.as_str()].clone();
-    Ok(builder.build(plan, &reference)?)
-}
-
 /// The directory of the packages that stand in for OpenContrail's, made when it is not there yet.
 fn stand_ins(cache: &Cache) -> Result<PathBuf, Failure> {
     let packages = fixtures::standins::packages();
@@ -304,11 +334,19 @@ fn stand_ins(cache: &Cache) -> Result<PathBuf, Failure> {
 }
 
 /// The full name of every image of a plan.
-fn references(
-    plan: &Plan<'_>,
-    registry: &str,
-    tag: Option<&spec::Tag>,
-) -> Result<BTreeMap<String, Reference>, Failure> {
+fn references(plan: &Plan<'_>, registry: &str, arguments: &BuildArgs) -> Result<BTreeMap<String, Reference>, Failure> {
+    let tag =
+        match arguments.tag.as_slice() {
+            [] => None,
+            [tag] => {
+                let parsed = tag.parse::<spec::Tag>();
+                Some(parsed.map_err(|error| {
+                    Failure::Usage(format!("`{tag}` cannot be the tag of a family: {}", error.title))
+                })?)
+            }
+            _ => return Err(Failure::Usage("a family has one tag: give --tag once".to_owned())),
+        };
+    let tag = tag.as_ref();
     let name = |image: &Image| {
         let text = format!("{registry}/{}:{}", image.name, tag.unwrap_or(&image.tag.value));
         let reference = text.parse::<Reference>();

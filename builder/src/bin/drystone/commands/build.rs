@@ -6,12 +6,16 @@ use drystone::build::BuiltImage;
 use drystone::push::PushTotals;
 
 use crate::args::{Build, Output};
+use crate::commands::dockerfile::{self, Request};
 use crate::failure::Failure;
 use crate::session::{self, Built};
 use crate::{destination, metadata, table};
 
 /// Runs the command.
 pub fn run(arguments: &Build, output: Output) -> Result<(), Failure> {
+    if dockerfile::is_meant(&arguments.names, &arguments.dockerfile, &arguments.build) {
+        return from_dockerfile(arguments, output);
+    }
     let destinations = &arguments.output.destinations;
     destination::check(destinations)?;
     let built = session::build(&arguments.names, &arguments.build, &arguments.registry, output)?;
@@ -33,6 +37,24 @@ pub fn run(arguments: &Build, output: Output) -> Result<(), Failure> {
         eprint_summary(&built);
     }
     Ok(())
+}
+
+/// Builds one image from a Dockerfile.
+fn from_dockerfile(arguments: &Build, output: Output) -> Result<(), Failure> {
+    let context = match arguments.names.as_slice() {
+        [] => ".",
+        [context] => context,
+        _ => return Err(Failure::Usage("a Dockerfile has one context: name one directory".to_owned())),
+    };
+    let request = Request {
+        context: context.to_owned(),
+        tags: arguments.build.tag.clone(),
+        dockerfile: &arguments.dockerfile,
+        build: &arguments.build,
+        registry: &arguments.registry,
+        destinations: &arguments.output.destinations,
+    };
+    dockerfile::run(&request, output).map(drop)
 }
 
 #[expect(clippy::print_stderr, reason = "this is the command line")]

@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use drystone::events::Event;
@@ -65,7 +64,7 @@ async fn push_and_list(arguments: &Up, output: Output, built: &Built) -> Result<
     let pushing = push::push(&client, &built.layout, &outgoing, built.observer.as_ref());
     let totals = tokio::select! {
         totals = pushing => totals?,
-        () = interrupted(&built.interrupt) => return Err(Failure::Interrupted),
+        () = session::interrupted(&built.interrupt) => return Err(Failure::Interrupted),
     };
     if let Some(path) = &arguments.build.metadata_file {
         metadata::write(path, &built.images, totals, built.started.elapsed().as_secs_f64())?;
@@ -74,7 +73,7 @@ async fn push_and_list(arguments: &Up, output: Output, built: &Built) -> Result<
     match embedded {
         Some(embedded) if !arguments.once => {
             say(output, &format!("serving {registry} until Ctrl-C"));
-            interrupted(&built.interrupt).await;
+            session::interrupted(&built.interrupt).await;
             embedded.stop().await;
             Ok(())
         }
@@ -103,13 +102,6 @@ fn list(built: &Built) -> Result<(), Failure> {
     let mut rows = images::readable(listing::list(&built.layout, &[])?);
     rows.retain(|row| wanted.contains(&(row.repository.clone(), row.tag.clone())));
     session::print(&images::table(&rows, session::now(), false))
-}
-
-/// Ready once somebody asked to stop.
-async fn interrupted(flag: &AtomicBool) {
-    while !flag.load(Ordering::Relaxed) {
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
 }
 
 /// The registry of this process.

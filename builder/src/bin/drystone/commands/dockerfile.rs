@@ -1,0 +1,376 @@
+//! `drystone build` with a Dockerfile: what docker's and buildah's users type.
+
+use std::collections::BTreeMap;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use drystone::archive::Named;
+use drystone::base::Bases;
+use drystone::build::BuiltImage;
+use drystone::dockerfile::Recipe;
+use drystone::dockerfile::context::Context;
+use drystone::fetch::Fetcher;
+use drystone::load::{DOCKERFILE, FAMILY_FILE};
+use drystone::push::{self, Outgoing, PushTotals};
+use oci::{Platform, Reference};
+use sandbox::Network;
+use spec::dockerfile::{Dockerfile, parse};
+use spec::{ImageName, SourceFile};
+use store::ScratchDir;
+
+use crate::args::{BuildArgs, DockerfileArgs, NetworkKind, Output, RegistryArgs};
+use crate::destination::{self, Destination};
+use crate::failure::Failure;
+use crate::pulling::RegistryPuller;
+use crate::session::{self, Workplace};
+use crate::{metadata, registries};
+
+/// Another name that podman and buildah know.
+const CONTAINERFILE: &str = "Containerfile";
+/// Standard input.
+const STDIN: &str = "-";
+/// No Dockerfile or list of exclusions is larger than this.
+const LARGEST_TEXT: u64 = 16 << 20;
+/// The tag of a name that has none.
+const USUAL_TAG: &str = "latest";
+
+/// What is built, and what becomes of it.
+pub struct Request<'a> {
+    /// Where files are taken from: a directory, a tar, or `-`.
+    pub context: String,
+    /// The names that the image gets.
+    pub tags: Vec<String>,
+    /// How.
+    pub dockerfile: &'a DockerfileArgs,
+    /// How anything is built.
+    pub build: &'a BuildArgs,
+    /// How registries are reached.
+    pub registry: &'a RegistryArgs,
+    /// Where the image goes besides the layout.
+    pub destinations: &'a [Destination],
+}
+
+/// Whether the arguments of `build` mean a Dockerfile and not a family.
+pub fn is_meant(names: &[String], arguments: &DockerfileArgs, build: &BuildArgs) -> bool {
+    let [context] = names else { return arguments.file.is_some() };
+    let path = Path::new(context);
+    let is_family = path.join(FAMILY_FILE).is_file() || path.file_name().is_some_and(|file| file == FAMILY_FILE);
+    let in_family = Path::new(FAMILY_FILE).is_file();
+    let has_one = path.join(DOCKERFILE).is_file() || path.join(CONTAINERFILE).is_file();
+    let is_one = path.is_file() || build.tag.iter().any(|tag| tag.contains(['/', ':']));
+    // In a family, a name is that of an image, also of one that has a Dockerfile.
+    arguments.file.is_some() || context == STDIN || !is_family && (is_one || has_one && !in_family)
+}
+
+/// Builds an image from a Dockerfile and does with it what was asked for. Returns what was built.
+pub fn run(request: &Request<'_>, output: Output) -> Result<BuiltImage, Failure> {
+    destination::check(request.destinations)?;
+    let tags = request.tags.iter().map(|tag| reference(tag)).collect::<Result<Vec<_>, _>>()?;
+    let platform = platform(request.dockerfile.platform.as_deref())?;
+    let place = Workplace::open(request.build, output)?;
+    let inputs = Inputs::read(request, &place)?;
+    let name = image_name(&tags, &request.context);
+    let puller = RegistryPuller::new(request.registry, Arc::clone(&place.layout), Arc::clone(&place.observer))?;
+    let mut bases = Bases::new(&place.layout, &place.cache, Some(&puller));
+    bases.refresh = request.dockerfile.pull;
+    let fetcher = Fetcher::new().map_err(Failure::of)?;
+    let recipe = Recipe {
+        dockerfile: &inputs.dockerfile,
+        context: inputs.context.as_ref(),
+        reference: tags.first().cloned().unwrap_or_else(|| unnamed(&name)),
+        name: name.clone(),
+        target: request.dockerfile.target.clone(),
+        arguments: arguments(&request.dockerfile.build_arg),
+        labels: pairs(&request.dockerfile.label, "--label")?,
+        annotations: pairs(&request.dockerfile.annotation, "--annotation")?,
+        platform: platform.clone(),
+        network: match request.dockerfile.network {
+            NetworkKind::None => Network::None,
+            NetworkKind::Default | NetworkKind::Host => Network::Host,
+        },
+        agents: agents(&request.dockerfile.ssh)?,
+        siblings: BTreeMap::new(),
+    };
+    let built = place.builder(request.build, &inputs.directory, &fetcher, &bases)?.dockerfile(&recipe)?;
+    let names: Vec<Named> = match tags.is_empty() {
+        true => vec![(by_digest(&recipe.reference, &built), built.manifest.clone())],
+        false => tags.iter().map(|tag| (tag.clone(), built.manifest.clone())).collect(),
+    };
+    place.layout.set_references(&names)?;
+    let (layout, observer) = (&place.layout, place.observer.as_ref());
+    destination::write(request.destinations, layout, &names, &platform, observer, &place.interrupt)?;
+    let totals = match request.dockerfile.push {
+        true => push(request, &place, &names)?,
+        false => PushTotals::default(),
+    };
+    if let Some(path) = &request.dockerfile.iidfile {
+        write_file(path, &built.config_digest.to_string())?;
+    }
+    let built = built.called(names[0].0.clone());
+    if let Some(path) = &request.build.metadata_file {
+        metadata::write(path, std::slice::from_ref(&built), totals, place.started.elapsed().as_secs_f64())?;
+    }
+    let text = match output.quiet {
+        // As docker: the image's id and nothing else.
+        true => format!("{}\n", built.config_digest),
+        false => names.iter().map(|(name, manifest)| format!("{name} {}\n", manifest.digest)).collect(),
+    };
+    if !destination::takes_stdout(request.destinations) {
+        session::print(&text)?;
+    }
+    Ok(built)
+}
+
+/// What a build reads.
+struct Inputs {
+    dockerfile: Dockerfile,
+    context: Option<Context>,
+    /// The directory of the context.
+    directory: PathBuf,
+    /// Held, never read: where the context is if it came as a tar.
+    _unpacked: Option<ScratchDir>,
+}
+
+impl Inputs {
+    fn read(request: &Request<'_>, place: &Workplace) -> Result<Self, Failure> {
+        let file = request.dockerfile.file.as_deref();
+        let from_stdin = file.is_some_and(|file| file == Path::new(STDIN));
+        if from_stdin && request.context == STDIN {
+            let text = "the Dockerfile and the context cannot both come from standard input";
+            return Err(Failure::Usage(text.to_owned()));
+        }
+        let context = ContextSource::find(&request.context, place)?;
+        if let ContextSource::Text(text) = context {
+            let dockerfile = parsed(DOCKERFILE, text.into_bytes())?;
+            return Ok(Self { dockerfile, context: None, directory: PathBuf::from("."), _unpacked: None });
+        }
+        let (directory, unpacked) = match context {
+            ContextSource::Directory(directory) => (directory, None),
+            ContextSource::Unpacked(directory, scratch) => (directory, Some(scratch)),
+            ContextSource::Text(_) => unreachable!("returned above"),
+        };
+        let (name, path, bytes) = match (from_stdin, file) {
+            (true, _) => ("standard input".to_owned(), directory.join(DOCKERFILE), read_stdin()?),
+            (false, file) => {
+                let path = dockerfile_path(file, &directory, unpacked.is_some())?;
+                (path.display().to_string(), path.clone(), read_text(&path)?)
+            }
+        };
+        let dockerfile = parsed(&name, bytes)?;
+        let context = Context::of_dockerfile(&path, &directory)?;
+        Ok(Self { dockerfile, context: Some(context), directory, _unpacked: unpacked })
+    }
+}
+
+/// Where a context is.
+enum ContextSource {
+    Directory(PathBuf),
+    Unpacked(PathBuf, ScratchDir),
+    /// None: standard input is a Dockerfile.
+    Text(String),
+}
+
+impl ContextSource {
+    fn find(context: &str, place: &Workplace) -> Result<Self, Failure> {
+        if context == STDIN {
+            let mut stdin = std::io::stdin().lock();
+            let mut head = Vec::new();
+            stdin.by_ref().take(512).read_to_end(&mut head).map_err(Failure::of)?;
+            if !is_archive(&head) {
+                stdin.take(LARGEST_TEXT).read_to_end(&mut head).map_err(Failure::of)?;
+                let text = String::from_utf8(head).map_err(|_| {
+                    Failure::Usage("standard input is neither a tar nor the text of a Dockerfile".to_owned())
+                })?;
+                return Ok(Self::Text(text));
+            }
+            return Self::unpack("standard input", std::io::Cursor::new(head).chain(std::io::stdin()), place);
+        }
+        if ["http://", "https://", "git://", "git@", "ssh://"].iter().any(|scheme| context.starts_with(scheme)) {
+            let text = format!("`{context}`: a context is a directory, a tar file, or `-` for a tar on standard input");
+            return Err(Failure::Usage(text));
+        }
+        let path = Path::new(context);
+        let missing =
+            |error: std::io::Error| Failure::Usage(format!("the context `{context}` cannot be read: {error}"));
+        match std::fs::metadata(path).map_err(missing)?.is_dir() {
+            true => Ok(Self::Directory(path.to_path_buf())),
+            false => Self::unpack(context, std::fs::File::open(path).map_err(missing)?, place),
+        }
+    }
+
+    fn unpack(name: &str, tar: impl std::io::Read + Send, place: &Workplace) -> Result<Self, Failure> {
+        let scratch = place.cache.scratch_dir()?;
+        let unpacked = drystone::dockerfile::context::unpack(tar, &scratch.path().join("context"));
+        let directory =
+            unpacked.map_err(|error| Failure::new(format!("the context from {name} cannot be unpacked: {error}")))?;
+        Ok(Self::Unpacked(directory, scratch))
+    }
+}
+
+fn is_archive(head: &[u8]) -> bool {
+    let magic: [&[u8]; 3] = [&[0x1f, 0x8b], &[0x28, 0xb5, 0x2f, 0xfd], b"\xfd7zXZ\0"];
+    magic.iter().any(|magic| head.starts_with(magic)) || head.get(257..262) == Some(b"ustar")
+}
+
+/// Where the Dockerfile is: what `-f` says, seen from here, or in a tar from its root; else the one of the context.
+fn dockerfile_path(file: Option<&Path>, directory: &Path, in_tar: bool) -> Result<PathBuf, Failure> {
+    let Some(file) = file else {
+        let usual = [DOCKERFILE, CONTAINERFILE].map(|name| directory.join(name));
+        let found = usual.into_iter().find(|path| path.is_file());
+        return found.ok_or_else(|| {
+            let text = format!("there is no {DOCKERFILE} in `{}`: name one with -f", directory.display());
+            Failure::Usage(text)
+        });
+    };
+    let inside = directory.join(file);
+    if !in_tar && file.is_file() || file.is_absolute() {
+        return Ok(file.to_path_buf());
+    }
+    match inside.is_file() {
+        true => Ok(inside),
+        false => Err(Failure::Usage(format!("there is no Dockerfile `{}`", file.display()))),
+    }
+}
+
+fn parsed(name: &str, bytes: Vec<u8>) -> Result<Dockerfile, Failure> {
+    let file = SourceFile::from_bytes(name, bytes).map_err(Failure::Spec)?;
+    parse(&Arc::new(file)).map_err(Failure::Spec)
+}
+
+fn read_text(path: &Path) -> Result<Vec<u8>, Failure> {
+    let failed = |error: std::io::Error| Failure::Usage(format!("cannot read `{}`: {error}", path.display()));
+    let mut bytes = Vec::new();
+    std::fs::File::open(path).map_err(failed)?.take(LARGEST_TEXT + 1).read_to_end(&mut bytes).map_err(failed)?;
+    match bytes.len() as u64 > LARGEST_TEXT {
+        true => Err(Failure::Usage(format!("`{}` is larger than {LARGEST_TEXT} bytes", path.display()))),
+        false => Ok(bytes),
+    }
+}
+
+fn read_stdin() -> Result<Vec<u8>, Failure> {
+    let mut bytes = Vec::new();
+    std::io::stdin().lock().take(LARGEST_TEXT).read_to_end(&mut bytes).map_err(Failure::of)?;
+    Ok(bytes)
+}
+
+/// The name of an image as its users write it. Without a registry it is this machine's, as for podman: nothing should
+/// get to a public registry because somebody left a name out.
+pub fn reference(text: &str) -> Result<Reference, Failure> {
+    let parsed = text.parse::<Reference>().or_else(|error| match text.contains("://") {
+        true => Err(error),
+        false => format!("localhost/{text}").parse(),
+    });
+    let reference = parsed.map_err(|error| Failure::Usage(format!("`{text}` cannot name an image: {error}")))?;
+    if reference.digest().is_some() {
+        return Err(Failure::Usage(format!(
+            "`{text}` cannot name an image: its digest is not known before it is built"
+        )));
+    }
+    match reference.tag() {
+        Some(_) => Ok(reference),
+        None => Ok(reference.with_tag(Some(USUAL_TAG.parse().expect("a constant tag is valid")))),
+    }
+}
+
+/// What the image is called in what is told of the build.
+fn image_name(tags: &[Reference], context: &str) -> ImageName {
+    let of_tag = tags.first().and_then(|tag| tag.repository().as_str().rsplit('/').next().map(str::to_owned));
+    let of_directory = || {
+        let path = std::fs::canonicalize(context).ok()?;
+        Some(path.file_name()?.to_string_lossy().to_ascii_lowercase())
+    };
+    let name = of_tag.or_else(of_directory).and_then(|name| name.parse().ok());
+    name.unwrap_or_else(|| "image".parse().expect("a constant name is valid"))
+}
+
+fn unnamed(name: &ImageName) -> Reference {
+    format!("localhost/{name}").parse().unwrap_or_else(|_| "localhost/image".parse().expect("a constant name is valid"))
+}
+
+fn by_digest(reference: &Reference, built: &BuiltImage) -> Reference {
+    reference.clone().with_tag(None).with_digest(Some(built.manifest.digest))
+}
+
+fn platform(given: Option<&str>) -> Result<Platform, Failure> {
+    match given {
+        None => Ok(Platform::linux("amd64")),
+        Some(text) if text.contains(',') => Err(Failure::Usage(format!("`{text}`: one platform is built at a time"))),
+        Some(text) => text.parse().map_err(|error: oci::PlatformError| Failure::Usage(error.to_string())),
+    }
+}
+
+/// Values for `ARG`: `NAME=VALUE`, or `NAME` for what the environment says.
+fn arguments(given: &[String]) -> BTreeMap<String, String> {
+    let mut arguments = BTreeMap::new();
+    for text in given {
+        match text.split_once('=') {
+            Some((name, value)) => drop(arguments.insert(name.to_owned(), value.to_owned())),
+            None => {
+                #[expect(clippy::disallowed_methods, reason = "this is the command line")]
+                let value = std::env::var(text);
+                if let Ok(value) = value {
+                    arguments.insert(text.clone(), value);
+                }
+            }
+        }
+    }
+    arguments
+}
+
+fn pairs(given: &[String], flag: &str) -> Result<BTreeMap<String, String>, Failure> {
+    let mut pairs = BTreeMap::new();
+    for text in given {
+        let (key, value) = text.split_once('=').unwrap_or((text, ""));
+        if key.is_empty() {
+            return Err(Failure::Usage(format!("{flag} `{text}`: expected KEY=VALUE")));
+        }
+        pairs.insert(key.to_owned(), value.to_owned());
+    }
+    Ok(pairs)
+}
+
+/// Sockets of agents: `default`, `NAME`, or `NAME=SOCKET`.
+fn agents(given: &[String]) -> Result<BTreeMap<String, PathBuf>, Failure> {
+    let mut agents = BTreeMap::new();
+    for text in given {
+        let (name, socket) = match text.split_once('=') {
+            Some((name, socket)) => (name, Some(PathBuf::from(socket))),
+            None => (text.as_str(), None),
+        };
+        #[expect(clippy::disallowed_methods, reason = "this is the command line")]
+        let socket = socket.or_else(|| std::env::var_os("SSH_AUTH_SOCK").map(PathBuf::from));
+        let Some(socket) = socket else {
+            return Err(Failure::Usage(format!("--ssh {text}: SSH_AUTH_SOCK is not set, so there is no agent")));
+        };
+        use std::os::unix::fs::FileTypeExt as _;
+        if !std::fs::metadata(&socket).is_ok_and(|found| found.file_type().is_socket()) {
+            let text = format!("--ssh {text}: `{}` is not the socket of an agent", socket.display());
+            return Err(Failure::with_hint(text, "start one with `ssh-agent`, and load keys with `ssh-add`"));
+        }
+        agents.insert(name.to_owned(), socket);
+    }
+    Ok(agents)
+}
+
+/// Pushes the image under all of its names.
+fn push(request: &Request<'_>, place: &Workplace, names: &[Named]) -> Result<PushTotals, Failure> {
+    let outgoing: Vec<Outgoing> =
+        names.iter().map(|(name, manifest)| Outgoing { target: name.clone(), manifest: manifest.clone() }).collect();
+    let options = registries::options_with_kept_credentials(request.registry)?;
+    let client = push::client(options, Arc::clone(&place.observer))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::of)?;
+    let done = runtime.block_on(async {
+        tokio::select! {
+            totals = push::push(&client, &place.layout, &outgoing, place.observer.as_ref()) => totals.map_err(Failure::from),
+            () = session::interrupted(&place.interrupt) => Err(Failure::Interrupted),
+        }
+    });
+    runtime.shutdown_timeout(std::time::Duration::from_millis(200));
+    done
+}
+
+/// Writes a small file of results.
+pub fn write_file(path: &Path, text: &str) -> Result<(), Failure> {
+    std::fs::write(path, text).map_err(|error| Failure::new(format!("cannot write `{}`: {error}", path.display())))
+}

@@ -1,0 +1,303 @@
+//! One stage: what it is built on, and its instructions in their order.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use layer::entry::{Entry, ImagePath, Kind as EntryKind, Metadata};
+use layer::view::View;
+use layer::write::EntryWriter;
+use oci::{History, ImageConfig};
+use spec::dockerfile::{Arguments, Instruction, Kind, Scope, parse_trigger};
+use spec::{Diagnostic, Owner, SourceFile, Span};
+
+use super::Stage;
+use crate::accounts::{Accounts, Ids};
+use crate::base::Reach;
+use crate::build::step::{StepName, StepRecord};
+use crate::build::{Builder, State, StepReport};
+use crate::dockerfile::Recipe;
+use crate::dockerfile::image_shelf::ImageShelf;
+use crate::dockerfile::needs::{Need, Origin, stage_at, stands_further_down};
+use crate::dockerfile::settings::{Settings, text};
+use crate::dockerfile::shelf::{Shelf, path_of};
+use crate::error::BuildError;
+use crate::image::{DEFAULT_PATH, Layer, rfc3339};
+use crate::output::printable;
+
+/// A stage that is being built.
+pub(super) struct StageBuild<'b> {
+    pub(super) builder: &'b Builder<'b>,
+    pub(super) recipe: &'b Recipe<'b>,
+    arguments: &'b Arguments,
+    need: &'b Need,
+    /// The stages that it needs.
+    stages: BTreeMap<usize, Arc<Stage>>,
+    pub(super) state: State,
+    pub(super) scope: Scope,
+    pub(super) reports: Vec<StepReport>,
+    has_command: bool,
+    /// What stands before its steps in what is told of the build.
+    label: String,
+}
+
+impl<'b> StageBuild<'b> {
+    pub(super) fn new(
+        builder: &'b Builder<'b>,
+        recipe: &'b Recipe<'b>,
+        arguments: &'b Arguments,
+        need: &'b Need,
+        stages: BTreeMap<usize, Arc<Stage>>,
+        is_target: bool,
+    ) -> Self {
+        let name = recipe.dockerfile.stages[need.stage].name.as_ref().map(|name| name.value.clone());
+        let label = match (is_target, name) {
+            (true, None) => String::new(),
+            (_, Some(name)) => format!("{name}: "),
+            (false, None) => format!("stage {}: ", need.stage),
+        };
+        let scope = Scope::new(recipe.dockerfile.directives.escape);
+        let (state, reports) = (builder.nothing(), Vec::new());
+        Self { builder, recipe, arguments, need, stages, state, scope, reports, has_command: false, label }
+    }
+
+    /// Does all instructions.
+    pub(super) fn build(mut self) -> Result<Stage, BuildError> {
+        let stage = &self.recipe.dockerfile.stages[self.need.stage];
+        self.begin(&stage.from.span)?;
+        for trigger in std::mem::take(&mut self.config().config.on_build) {
+            let title = format!("ONBUILD of {}", stage.from.value);
+            let file = Arc::new(SourceFile::new(title, trigger));
+            let instruction = parse_trigger(&file).map_err(BuildError::Spec)?;
+            self.instruction(&instruction)?;
+        }
+        for instruction in &stage.instructions {
+            self.instruction(instruction)?;
+        }
+        Ok(Stage { state: self.state, scope: self.scope, reports: self.reports })
+    }
+
+    /// Starts with what the stage is built on.
+    fn begin(&mut self, span: &Span) -> Result<(), BuildError> {
+        match &self.need.origin {
+            Origin::Stage(place) => {
+                let stage = &self.stages[place];
+                (self.state, self.scope) = (stage.state.clone(), stage.scope.clone());
+                self.reports = stage.reports.clone();
+            }
+            Origin::Scratch => {
+                self.state.config = Some(ImageConfig::new(&self.recipe.platform, Vec::new()));
+            }
+            Origin::Image { name, platform } => {
+                self.state = self.image(name, platform, span)?;
+            }
+        }
+        self.state.triggers.clear();
+        // What engines assume of an image that has none; `ENV PATH=/more:$PATH` must find it.
+        let is_stage = matches!(self.need.origin, Origin::Stage(_));
+        let env = &mut self.config().config.env;
+        if !env.iter().any(|line| line.starts_with("PATH=")) {
+            env.push(format!("PATH={DEFAULT_PATH}"));
+        }
+        if !is_stage {
+            let pairs: Vec<(String, String)> = env
+                .iter()
+                .filter_map(|line| line.split_once('='))
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .collect();
+            self.scope = Scope::new(self.recipe.dockerfile.directives.escape).with_environment(pairs);
+        }
+        Ok(())
+    }
+
+    /// An image of the family, of the layout or of a registry, as a stage begins with it.
+    fn image(&self, name: &str, platform: &oci::Platform, span: &Span) -> Result<State, BuildError> {
+        if let Some(sibling) = self.recipe.siblings.get(name) {
+            // Its layers as it has them in the end, which may have been squashed.
+            return Ok(State { layers: sibling.layers.clone(), ..sibling.state.clone() });
+        }
+        let found = self.builder.bases.find(name, platform, Reach::Anywhere);
+        let base = found.map_err(|error| {
+            let place = self.need.stage;
+            if !stands_further_down(self.recipe.dockerfile, name, place) {
+                return BuildError::from(error).located(span);
+            }
+            let diagnostic = Diagnostic::new(span.clone(), format!("the stage `{name}` stands further down"));
+            BuildError::Spec(diagnostic.help("a stage can only be built on those above it, or copy from them").into())
+        })?;
+        Ok(State {
+            key: base.key(),
+            layers: base.layers.clone(),
+            epoch: self.builder.options.epoch.unwrap_or_else(|| base.created()),
+            triggers: Vec::new(),
+            config: Some(base.config.clone()),
+        })
+    }
+
+    pub(super) fn config(&mut self) -> &mut ImageConfig {
+        self.state.config.as_mut().expect("a stage that has begun has a configuration")
+    }
+
+    fn instruction(&mut self, instruction: &Instruction) -> Result<(), BuildError> {
+        let before = self.state.layers.len();
+        let created_by = self.do_instruction(instruction)?;
+        let entry = History {
+            created: Some(rfc3339(self.state.epoch)),
+            created_by: Some(created_by),
+            empty_layer: self.state.layers.len() == before,
+            ..History::default()
+        };
+        self.config().history.push(entry);
+        Ok(())
+    }
+
+    /// Does an instruction, and says what the history says of it.
+    fn do_instruction(&mut self, instruction: &Instruction) -> Result<String, BuildError> {
+        let config = self.state.config.as_mut().expect("a stage that has begun has a configuration");
+        let mut settings = Settings { config, scope: &mut self.scope, has_command: &mut self.has_command };
+        if settings.apply(instruction)? {
+            return Ok(instruction.text.clone());
+        }
+        match &instruction.kind {
+            Kind::Arg(arguments) => {
+                for argument in arguments {
+                    let declared = self.arguments.declare(argument, &mut self.scope);
+                    declared.map_err(BuildError::Spec)?;
+                }
+            }
+            Kind::Workdir(path) => {
+                let path = text(&self.scope, path)?;
+                self.workdir(&path, instruction)?;
+            }
+            Kind::Run(run) => return self.run(run, instruction),
+            Kind::Copy(copy) => self.copy(copy, instruction)?,
+            Kind::Add(add) => self.add(add, instruction)?,
+            _ => {}
+        }
+        Ok(instruction.text.clone())
+    }
+
+    /// What the steps of an instruction are called.
+    pub(super) fn described(&self, instruction: &Instruction) -> String {
+        const LONGEST: usize = 120;
+        let text = printable(&instruction.text);
+        let cut: String = text.chars().take(LONGEST).collect();
+        format!("{}{cut}", self.label)
+    }
+
+    /// Does a step of this stage.
+    pub(super) fn step(
+        &mut self,
+        instruction: &Instruction,
+        kind: &'static str,
+        key: content::Digest,
+        work: impl FnOnce(&State) -> Result<StepRecord, BuildError>,
+    ) -> Result<(), BuildError> {
+        let described = self.described(instruction);
+        let name = StepName { kind, described: &described, key };
+        let done = self.builder.step(&self.recipe.name, &name, &mut self.state, &mut self.reports, work);
+        done.map_err(|error| error.located(&instruction.span))
+    }
+
+    /// `WORKDIR`: the directory is made if it is not there.
+    fn workdir(&mut self, path: &str, instruction: &Instruction) -> Result<(), BuildError> {
+        let absolute = self.absolute(path);
+        let directory = path_of(&absolute).map_err(|error| BuildError::at(&instruction.span, error, ""))?;
+        self.config().config.working_dir = directory.to_string();
+        let builder = self.builder;
+        let user = self.config().config.user.clone();
+        let owner = if user.is_empty() { Ids::default() } else { self.ids(&user, &instruction.span)? };
+        let owners = format!("{}:{}", owner.uid, owner.gid);
+        let key = builder.key("workdir 1", &self.state).field("path", directory.as_bytes()).field("owner", owners);
+        let key = key.finish();
+        let (image, made_by) = (&self.recipe.name, instruction.text.clone());
+        self.step(instruction, "workdir", key, |state| {
+            let trees = builder.trees(&state.layers)?;
+            let missing = missing_directories(&View::new(&trees), &directory, instruction)?;
+            let layer = builder.layer(key, image, &made_by, Vec::new(), |layer| {
+                layer.entries(0, |writer| {
+                    let mut writer = EntryWriter::new(writer);
+                    let (uid, gid, mtime) = (owner.uid, owner.gid, state.epoch);
+                    let metadata = Metadata { mode: 0o755, uid, gid, mtime, ..Metadata::default() };
+                    missing.iter().try_for_each(|path| {
+                        let entry =
+                            Entry { path: path.clone(), kind: EntryKind::Directory, metadata: metadata.clone() };
+                        writer.write_empty(&entry)
+                    })
+                })?;
+                Ok(!missing.is_empty())
+            })?;
+            Ok(StepRecord { layers: layer.into_iter().collect(), epoch: state.epoch })
+        })
+    }
+
+    /// A path in the image, relative to the working directory unless it is absolute.
+    pub(super) fn absolute(&self, path: &str) -> String {
+        if path.starts_with('/') {
+            return path.to_owned();
+        }
+        format!("{}/{path}", self.workdir_now())
+    }
+
+    pub(super) fn workdir_now(&self) -> &str {
+        let config = self.state.config.as_ref().expect("a stage that has begun has a configuration");
+        if config.config.working_dir.is_empty() { "/" } else { &config.config.working_dir }
+    }
+
+    /// The numbers of an account, in the image as it is now.
+    pub(super) fn ids(&self, owner: &str, span: &Span) -> Result<Ids, BuildError> {
+        let wrong = |text: String| BuildError::at(span, text, "make the account first with RUN, or give its number");
+        let parsed: Owner = owner.parse().map_err(|_| wrong(format!("`{owner}` is not USER[:GROUP]")))?;
+        let number = |name: &str| name.parse::<u32>().ok();
+        // A number needs no account, and so no look into the image.
+        if let (Some(uid), Some(gid)) = (number(&parsed.user), parsed.group.as_deref().and_then(number)) {
+            return Ok(Ids { uid, gid, ..Ids::default() });
+        }
+        // As for docker, a user's number without a group is the number of its group too.
+        if let (Some(uid), None) = (number(&parsed.user), &parsed.group) {
+            return Ok(Ids { uid, gid: uid, ..Ids::default() });
+        }
+        let trees = self.builder.trees(&self.state.layers)?;
+        Accounts::read(&View::new(&trees))?.ids(&parsed).map_err(|error| wrong(error.to_string()))
+    }
+
+    /// The layers that `--from` means.
+    pub(super) fn layers_from(&self, from: &str, span: &Span) -> Result<Vec<Layer>, BuildError> {
+        if let Some(stage) = stage_at(self.recipe.dockerfile, from, self.need.stage) {
+            if let Some(stage) = self.stages.get(&stage) {
+                return Ok(stage.state.layers.clone());
+            }
+            let title = format!("the stage `{from}` is not known before the stage begins");
+            return Err(BuildError::at(span, title, "name it without variables of the stage"));
+        }
+        Ok(self.image(from, &self.recipe.platform, span)?.layers)
+    }
+
+    /// Where files are taken from that are in these layers.
+    pub(super) fn shelf_of(&self, layers: &[Layer]) -> Result<Box<dyn Shelf>, BuildError> {
+        let trees = self.builder.trees(layers)?;
+        Ok(Box::new(ImageShelf::new(trees, self.builder.sandbox.owners())?))
+    }
+}
+
+/// The directories that are missing on the way to one, and it, from the top.
+fn missing_directories(
+    view: &View<'_>,
+    directory: &ImagePath,
+    instruction: &Instruction,
+) -> Result<Vec<ImagePath>, BuildError> {
+    let real = view.resolve(directory)?;
+    let mut missing = Vec::new();
+    for path in std::iter::once(real.clone()).chain(real.ancestors()) {
+        match view.lookup(&path)? {
+            None => missing.push(path),
+            Some(found) if found.metadata.is_dir() => break,
+            Some(_) => {
+                let title = format!("`{path}` is not a directory in the image");
+                return Err(BuildError::at(&instruction.span, title, ""));
+            }
+        }
+    }
+    missing.retain(|path| !path.is_root());
+    missing.reverse();
+    Ok(missing)
+}

@@ -1,0 +1,139 @@
+//! Where `COPY`, `ADD` and bind mounts take files from: a context or an image, looked at in the same way. Links are
+//! followed inside of it only, as if it were the root of a machine.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io;
+
+use content::{Digest, HashingReader};
+use layer::entry::{ImagePath, Metadata};
+
+/// As many links as the kernel follows.
+const MOST_LINKS: usize = 40;
+
+/// Something on a shelf.
+#[derive(Clone, Debug)]
+pub struct Item {
+    /// What it is.
+    pub kind: ItemKind,
+    /// Its mode, owner, time and attributes.
+    pub metadata: Metadata,
+    /// What tells it from other files, if it has several names.
+    pub inode: Option<(u64, u64)>,
+}
+
+/// What something on a shelf is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ItemKind {
+    /// A directory.
+    Directory,
+    /// A regular file of so many bytes.
+    File {
+        /// How many.
+        size: u64,
+    },
+    /// A symbolic link.
+    Link {
+        /// What it says.
+        target: Vec<u8>,
+    },
+    /// A device, a pipe or a socket.
+    Other(&'static str),
+}
+
+impl ItemKind {
+    /// Bytes of content.
+    pub fn size(&self) -> u64 {
+        match self {
+            Self::File { size } => *size,
+            Self::Directory | Self::Link { .. } | Self::Other(_) => 0,
+        }
+    }
+}
+
+/// Files to take from.
+pub trait Shelf {
+    /// What is at a path without links in its directories; its last name is not followed.
+    fn look(&self, path: &ImagePath) -> io::Result<Option<Item>>;
+
+    /// The names in a directory, sorted.
+    fn list(&self, directory: &ImagePath) -> io::Result<Vec<Vec<u8>>>;
+
+    /// Opens a regular file.
+    fn open(&self, path: &ImagePath) -> io::Result<File>;
+
+    /// Why something is not there that one may have expected, if that is known.
+    fn why_not(&self, path: &ImagePath) -> Option<String>;
+}
+
+impl<S: Shelf + ?Sized> Shelf for &S {
+    fn look(&self, path: &ImagePath) -> io::Result<Option<Item>> {
+        (**self).look(path)
+    }
+
+    fn list(&self, directory: &ImagePath) -> io::Result<Vec<Vec<u8>>> {
+        (**self).list(directory)
+    }
+
+    fn open(&self, path: &ImagePath) -> io::Result<File> {
+        (**self).open(path)
+    }
+
+    fn why_not(&self, path: &ImagePath) -> Option<String> {
+        (**self).why_not(path)
+    }
+}
+
+/// The path that `path` leads to, once all links are followed, also in its last name if `last` says so. What does not
+/// exist stays as it is.
+pub fn resolve(shelf: &dyn Shelf, path: &ImagePath, last: bool) -> io::Result<ImagePath> {
+    let mut waiting: VecDeque<Vec<u8>> = path.names().map(<[u8]>::to_vec).collect();
+    let mut reached = ImagePath::root();
+    let mut links = 0;
+    while let Some(name) = waiting.pop_front() {
+        if name == b".." {
+            reached = reached.parent().unwrap_or_default();
+            continue;
+        }
+        let next = reached.join(&name);
+        if waiting.is_empty() && !last {
+            return Ok(next);
+        }
+        let Some(Item { kind: ItemKind::Link { target }, .. }) = shelf.look(&next)? else {
+            reached = next;
+            continue;
+        };
+        links += 1;
+        if links > MOST_LINKS {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, format!("{path}: too many symbolic links")));
+        }
+        if target.starts_with(b"/") {
+            reached = ImagePath::root();
+        }
+        let names = target.split(|byte| *byte == b'/').filter(|name| !name.is_empty() && *name != b".");
+        for name in names.rev() {
+            waiting.push_front(name.to_vec());
+        }
+    }
+    Ok(reached)
+}
+
+/// The digest of a file's content.
+pub fn digest(shelf: &dyn Shelf, path: &ImagePath) -> io::Result<Digest> {
+    let mut reader = HashingReader::new(shelf.open(path)?);
+    io::copy(&mut reader, &mut io::sink())?;
+    Ok(reader.finish().1)
+}
+
+/// A path as people write it: from the root, `..` going no higher than that.
+pub fn path_of(text: &str) -> Result<ImagePath, String> {
+    let mut names: Vec<&str> = Vec::new();
+    for name in text.split('/') {
+        match name {
+            "" | "." => {}
+            ".." => drop(names.pop()),
+            name => names.push(name),
+        }
+    }
+    ImagePath::parse(names.join("/")).map_err(|error| error.to_string())
+}
