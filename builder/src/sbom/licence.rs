@@ -15,7 +15,14 @@ pub struct Expression {
 /// All of the licences together; nothing if there are none.
 pub fn expression(names: &[String]) -> Option<Expression> {
     let mut references = BTreeMap::new();
-    let parts: BTreeSet<String> = names.iter().map(|name| one(name, &mut references)).collect();
+    let written = names.iter().map(|name| one(name, &mut references));
+    // What holds together anyway is named once.
+    let parts: BTreeSet<String> = written
+        .flat_map(|part| match part.contains(" OR ") {
+            true => vec![part],
+            false => part.split(" AND ").map(str::to_owned).collect(),
+        })
+        .collect();
     let text = match parts.len() {
         0 => return None,
         1 => parts.into_iter().next()?,
@@ -177,11 +184,12 @@ mod tests {
 
     #[test]
     fn names_become_expressions_and_what_spdx_does_not_know_a_reference() {
-        let cases: [(&[&str], &str); 8] = [
+        let cases: [(&[&str], &str); 9] = [
             (&["GPL-2+"], "GPL-2.0-or-later"),
             (&["LGPL-2.1", "Expat"], "LGPL-2.1-only AND MIT"),
-            (&["GPL-1+ or Artistic", "bsd-3-clause"], "(GPL-1.0-or-later OR Artistic-1.0) AND BSD-3-Clause"),
+            (&["GPL-1+ or Artistic", "bsd-3-clause"], "BSD-3-Clause AND (GPL-1.0-or-later OR Artistic-1.0)"),
             (&["GPL-2+ or Artistic-2.0, and zlib"], "(GPL-2.0-or-later OR Artistic-2.0) AND Zlib"),
+            (&["GPL-3+ and ISC", "ISC"], "GPL-3.0-or-later AND ISC"),
             (&["public-domain"], "LicenseRef-debian-public-domain"),
             (&["GPL-2+ with OpenSSL exception"], "LicenseRef-debian-GPL-2-or-later-with-OpenSSL-exception"),
             (&["GFDL-NIV-1.3+"], "GFDL-1.3-no-invariants-or-later"),
