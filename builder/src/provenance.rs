@@ -12,7 +12,7 @@ use spec::Step;
 
 use crate::build::BuiltImage;
 use crate::error::BuildError;
-use crate::load::{FAMILY_FILE, IMAGE_FILE};
+use crate::load::{DOCKERFILE, FAMILY_FILE, IMAGE_FILE};
 use crate::plan::PlannedImage;
 use crate::sbom::oci_purl;
 use crate::steps::files::{Files, Inputs};
@@ -36,13 +36,17 @@ pub fn provenance(
         let purl = oci_purl(parent.name.as_str(), parent.manifest.digest, &architecture);
         resolved.push(input(&purl, parent.manifest.digest, None));
     }
+    if let Some(base) = &planned.base {
+        resolved.push(input(&format!("docker://{}", base.written), base.digest, None));
+    }
     for package in planned.packages.values().flatten() {
         let purl = crate::sbom::deb_file(&package.name, &package.version, &package.architecture);
         resolved.push(input(&purl, package.sha256, None));
     }
-    let specs = [FAMILY_FILE.to_owned(), format!("{}/{IMAGE_FILE}", built.name)];
-    for name in specs {
-        resolved.push(input(&format!("file:{name}"), digest_of(&inputs.family.join(&name))?, None));
+    let of_image = |file: &str| format!("{}/{file}", built.name);
+    let specs = [FAMILY_FILE.to_owned(), of_image(IMAGE_FILE), of_image(DOCKERFILE)];
+    for name in specs.iter().filter(|name| inputs.family.join(name).is_file()) {
+        resolved.push(input(&format!("file:{name}"), digest_of(&inputs.family.join(name))?, None));
     }
     for step in &planned.image.steps {
         let Step::Files(entries) = step else { continue };

@@ -42,13 +42,12 @@ pub enum StatementError {
     Build(#[from] BuildError),
 }
 
-/// Says what is wanted about the images of a build that are not only parents for others. Says how many statements are
-/// new.
+/// Says what is wanted about the images of a build that are not only parents for others; of what they were built from
+/// only if the plan is given. Says how many statements are new.
 pub fn attach(
     layout: &Layout,
-    plan: &Plan<'_>,
     built: &[BuiltImage],
-    inputs: &Inputs<'_>,
+    from: Option<(&Plan<'_>, &Inputs<'_>)>,
     wanted: &Wanted,
 ) -> Result<usize, StatementError> {
     if *wanted == Wanted::default() {
@@ -63,7 +62,7 @@ pub fn attach(
                 named.push(said.bill(image, *format)?);
             }
         }
-        if wanted.provenance {
+        if let Some((plan, inputs)) = from.filter(|_| wanted.provenance) {
             named.push(said.provenance(plan, image, built, inputs)?);
         }
     }

@@ -66,6 +66,10 @@ pub fn is_meant(names: &[String], arguments: &DockerfileArgs, build: &BuildArgs)
 /// Builds an image from a Dockerfile and does with it what was asked for. Returns what was built.
 pub fn run(request: &Request<'_>, output: Output) -> Result<BuiltImage, Failure> {
     destination::check(request.destinations)?;
+    if request.build.provenance {
+        let text = "--provenance is for families: of a Dockerfile's inputs no list is kept";
+        return Err(Failure::Usage(text.to_owned()));
+    }
     let tags = request.tags.iter().map(|tag| reference(tag)).collect::<Result<Vec<_>, _>>()?;
     let platform = platform(request.dockerfile.platform.as_deref())?;
     let place = Workplace::open(request.build, output)?;
@@ -99,6 +103,8 @@ pub fn run(request: &Request<'_>, output: Output) -> Result<BuiltImage, Failure>
     };
     place.layout.set_references(&names)?;
     let (layout, observer) = (&place.layout, place.observer.as_ref());
+    let about = [built.clone().called(names[0].0.clone())];
+    session::attach_statements(layout, &about, None, request.build, observer)?;
     destination::write(request.destinations, layout, &names, &platform, observer, &place.interrupt)?;
     let totals = match request.dockerfile.push {
         true => push(request, &place, &names)?,
