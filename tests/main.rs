@@ -9,6 +9,7 @@
 
 mod architecture;
 mod build;
+mod bundles;
 mod bytecode;
 mod dockerfiles;
 mod doctor;

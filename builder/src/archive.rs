@@ -14,6 +14,7 @@ use oci::{Descriptor, Platform, Reference};
 use store::{Layout, StoreError};
 
 pub use docker_archive::docker_archive;
+pub(crate) use oci_archive::index;
 pub use oci_archive::{CONTAINERD_NAME, oci_archive};
 
 /// The form of an archive.
@@ -89,12 +90,12 @@ pub fn copy_into(layout: &Layout, other: &Layout, images: &[Named]) -> Result<()
 }
 
 /// A tar whose entries are root's and of 1970.
-struct TarWriter<W> {
+pub(crate) struct TarWriter<W> {
     entries: EntryWriter<W>,
 }
 
 impl<W: Write> TarWriter<W> {
-    fn new(out: W) -> Self {
+    pub(crate) fn new(out: W) -> Self {
         Self { entries: EntryWriter::new(out) }
     }
 
@@ -103,10 +104,20 @@ impl<W: Write> TarWriter<W> {
     }
 
     fn file(&mut self, path: &str, size: u64, content: &mut dyn Read) -> Result<(), ArchiveError> {
-        self.entry(path, Kind::File { size }, 0o644, content)
+        self.file_of_mode(path, size, 0o644, content)
     }
 
-    fn bytes(&mut self, path: &str, bytes: &[u8]) -> Result<(), ArchiveError> {
+    pub(crate) fn file_of_mode(
+        &mut self,
+        path: &str,
+        size: u64,
+        mode: u32,
+        content: &mut dyn Read,
+    ) -> Result<(), ArchiveError> {
+        self.entry(path, Kind::File { size }, mode, content)
+    }
+
+    pub(crate) fn bytes(&mut self, path: &str, bytes: &[u8]) -> Result<(), ArchiveError> {
         self.file(path, bytes.len() as u64, &mut &bytes[..])
     }
 
@@ -124,7 +135,7 @@ impl<W: Write> TarWriter<W> {
         self.entries.write(&Entry { path: parsed, kind, metadata }, content).map_err(failed)
     }
 
-    fn finish(self) -> Result<W, ArchiveError> {
+    pub(crate) fn finish(self) -> Result<W, ArchiveError> {
         let failed = |source| ArchiveError::Write { entry: "its end".to_owned(), source };
         let mut out = self.entries.into_inner();
         out.write_all(&END_OF_ARCHIVE).and_then(|()| out.flush()).map_err(failed)?;
@@ -137,7 +148,7 @@ fn document(layout: &Layout, reference: &Reference, descriptor: &Descriptor) -> 
     layout.read_small(descriptor.digest, oci::MAX_CONFIG_SIZE).map_err(|source| unreadable(reference, source))
 }
 
-fn unreadable(reference: &Reference, source: StoreError) -> ArchiveError {
+pub(crate) fn unreadable(reference: &Reference, source: StoreError) -> ArchiveError {
     ArchiveError::Image { reference: Box::new(reference.clone()), source }
 }
 

@@ -33,6 +33,8 @@ pub struct Fetcher {
     client: Client,
     /// Where the files of stand-ins are, by the host part of their address.
     stand_ins: BTreeMap<String, PathBuf>,
+    /// Copies on this machine of what lies below an address.
+    copies: Vec<(Url, PathBuf)>,
 }
 
 /// Why a file could not be fetched.
@@ -119,7 +121,7 @@ impl Fetcher {
     /// A fetcher with sensible timeouts. Proxies are taken from the environment, as curl and apt do.
     pub fn new() -> Result<Self, reqwest::Error> {
         let client = client(Duration::from_secs(20), Duration::from_secs(60))?;
-        Ok(Self { client, stand_ins: BTreeMap::new() })
+        Ok(Self { client, stand_ins: BTreeMap::new(), copies: Vec::new() })
     }
 
     /// Serves `stand-in://NAME/…` from a directory of this machine.
@@ -129,8 +131,29 @@ impl Fetcher {
         self
     }
 
+    /// Takes what lies below these addresses from directories of this machine, and what is at one of them from a file.
+    #[must_use]
+    pub fn with_copies(mut self, copies: Vec<(Url, PathBuf)>) -> Self {
+        self.copies = copies;
+        self
+    }
+
+    fn copy(&self, url: &Url) -> Option<PathBuf> {
+        self.copies.iter().find_map(|(address, copy)| match url.as_str().strip_prefix(address.as_str())? {
+            "" => Some(copy.clone()),
+            below if address.path().ends_with('/') => {
+                let path = Url::from_directory_path(copy).ok()?.join(below).ok()?.to_file_path().ok()?;
+                path.starts_with(copy).then_some(path)
+            }
+            _ => None,
+        })
+    }
+
     /// Where a file is, if it is on this machine.
     pub fn local(&self, url: &Url) -> Option<PathBuf> {
+        if let Some(copy) = self.copy(url) {
+            return Some(copy);
+        }
         match url.scheme() {
             "file" => url.to_file_path().ok(),
             STAND_IN => {

@@ -17,6 +17,7 @@ pub mod apt;
 pub mod archive;
 pub mod base;
 pub mod build;
+pub mod bundle;
 pub mod contents;
 pub mod cut;
 pub mod difference;

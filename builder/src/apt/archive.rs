@@ -15,12 +15,13 @@ use store::{Area, Cache, StoreError};
 use url::Url;
 
 use crate::apt::mirror::Mirrors;
+use crate::bundle::carried;
 use crate::fetch::{Document, FetchError, Fetcher, STAND_IN, Validators, shown};
 
 /// The largest `InRelease` taken.
 pub(crate) const LARGEST_RELEASE: u64 = 16 << 20;
 /// The largest index taken, as stored and unpacked; Debian's main has 50 MB unpacked.
-const LARGEST_INDEX: u64 = 512 << 20;
+pub(super) const LARGEST_INDEX: u64 = 512 << 20;
 
 /// What is needed to fetch archives.
 pub struct Archives<'a> {
@@ -185,7 +186,7 @@ impl Archives<'_> {
 
     fn keyring(&self, trust: &Trust) -> Result<Option<Keyring>, ArchiveProblem> {
         let Trust::Keyring(file) = trust else { return Ok(None) };
-        let path = self.family.join(file.as_str());
+        let path = carried::keyring(self.family, file.as_str());
         let bytes = match std::fs::read(&path) {
             Ok(bytes) => bytes,
             Err(source) => return Err(ArchiveProblem::ReadKeyring { path, source }),
@@ -218,7 +219,7 @@ impl Archives<'_> {
     }
 
     /// The `InRelease` of a suite, from the first archive that has one. Returns the archive, the file and its text.
-    fn release_text(&self, source: &AptSource, suite: &str) -> Result<(Url, Url, String), ArchiveProblem> {
+    pub(super) fn release_text(&self, source: &AptSource, suite: &str) -> Result<(Url, Url, String), ArchiveProblem> {
         let archives = match &source.url {
             Some(url) => vec![address(url)?],
             None => self.mirrors.candidates(suite),
@@ -297,7 +298,7 @@ impl Archives<'_> {
     }
 
     /// The packages of an index, which is fetched if the cache does not have it.
-    fn index(&self, url: &Url, file: ReleaseFile) -> Result<Vec<Package>, ArchiveProblem> {
+    pub(super) fn index(&self, url: &Url, file: ReleaseFile) -> Result<Vec<Package>, ArchiveProblem> {
         self.verified_index(url, file)?;
         let opened = self.cache.open_content(Area::Indexes, file.digest, file.size)?;
         read_index(opened.ok_or(StoreError::Missing { digest: file.digest })?, LARGEST_INDEX, url)
@@ -341,7 +342,7 @@ pub(crate) fn without_signature(text: &str) -> &str {
     body.split_once("-----BEGIN PGP SIGNATURE-----").map_or(body, |(body, _)| body)
 }
 
-fn read_index(stored: impl Read + Send, limit: u64, url: &Url) -> Result<Vec<Package>, ArchiveProblem> {
+pub(super) fn read_index(stored: impl Read + Send, limit: u64, url: &Url) -> Result<Vec<Package>, ArchiveProblem> {
     let failed = |source| ArchiveProblem::Unpack { url: shown(url), source };
     let mut text = String::new();
     let unpacked = decompress(stored).map_err(failed)?;
@@ -353,7 +354,7 @@ fn read_index(stored: impl Read + Send, limit: u64, url: &Url) -> Result<Vec<Pac
 }
 
 /// An archive's address as a spec writes it; an absolute directory of this machine stands for its `file:` URL.
-fn address(text: &str) -> Result<Url, ArchiveProblem> {
+pub(super) fn address(text: &str) -> Result<Url, ArchiveProblem> {
     let url = match text.starts_with('/') {
         true => Url::from_directory_path(text).ok(),
         false => Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https" | "file" | STAND_IN)),
@@ -365,6 +366,6 @@ fn address(text: &str) -> Result<Url, ArchiveProblem> {
     Ok(url)
 }
 
-fn join(archive: &Url, path: &str) -> Result<Url, ArchiveProblem> {
+pub(super) fn join(archive: &Url, path: &str) -> Result<Url, ArchiveProblem> {
     archive.join(path).map_err(|_| ArchiveProblem::Address(format!("{archive}{path}")))
 }

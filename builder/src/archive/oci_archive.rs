@@ -22,7 +22,7 @@ pub fn oci_archive(layout: &Layout, images: &[Named], out: impl Write) -> Result
 }
 
 /// What the archive's `index.json` says.
-fn index(images: &[Named]) -> Index {
+pub(crate) fn index(images: &[Named]) -> Index {
     let mut named = images.to_vec();
     named.sort_by(|(left, _), (right, _)| left.cmp(right));
     named.dedup_by(|(later, _), (earlier, _)| later == earlier);

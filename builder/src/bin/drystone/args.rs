@@ -114,6 +114,11 @@ pub enum Command {
     /// Files are compared by type, mode, owner, link, content and extended attributes. The exit code is that of diff: 0
     /// if a container of one is as one of the other, 1 if something differs, 2 if that cannot be told.
     Diff(Diff),
+    /// Save a family in one file for machines without a network, and load it there
+    Bundle {
+        #[command(subcommand)]
+        command: BundleCommand,
+    },
     /// Print the bill of materials of an image: every package with its version, source, licences and layer
     ///
     /// It is made from the image's own package database, or is the one that `build --sbom` has kept. The same image gives
@@ -512,6 +517,62 @@ pub struct Diff {
     pub format: TextFormat,
     #[command(flatten)]
     pub layout: LayoutArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum BundleCommand {
+    /// Write a family's images and specs, and what it is built from, into one file
+    ///
+    /// The images must have been built. The file is a tar, and an archive of images that other tools read as
+    /// oci-archive:FILE. With sources, the family can be changed and built again where it is loaded.
+    Save(Box<BundleSave>),
+    /// Put the images of a bundle into the layout, and its family into a directory
+    ///
+    /// Every byte is checked. Afterwards `drystone up DIR`, `drystone push` and, if the sources came along, `drystone
+    /// build DIR` work without a network.
+    Load(BundleLoad),
+    /// Say what is in a bundle, without loading it
+    Inspect(BundleInspect),
+}
+
+#[derive(Debug, Args)]
+pub struct BundleSave {
+    /// The file to write
+    pub file: PathBuf,
+    /// The family's directory [default: .]
+    pub family: Option<String>,
+    /// With every package, index, signature, key and file by address that the family is built from
+    #[arg(long)]
+    pub with_sources: bool,
+    /// Leave out what this earlier bundle has; it has to be loaded first
+    #[arg(long, value_name = "OLD")]
+    pub since: Option<PathBuf>,
+    #[command(flatten)]
+    pub build: BuildArgs,
+    #[command(flatten)]
+    pub registry: RegistryArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct BundleLoad {
+    /// The file
+    pub file: PathBuf,
+    /// Where the family goes [default: a directory of its name, here]
+    #[arg(value_name = "DIR")]
+    pub directory: Option<PathBuf>,
+    #[command(flatten)]
+    pub layout: LayoutArgs,
+    #[command(flatten)]
+    pub cache: CacheArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct BundleInspect {
+    /// The file
+    pub file: PathBuf,
+    /// How
+    #[arg(long, value_enum, default_value_t = TextFormat::Text, value_name = "FORMAT")]
+    pub format: TextFormat,
 }
 
 #[derive(Debug, Args)]

@@ -1,6 +1,7 @@
 //! One module a command: its arguments come in, one call into the library is made, and words go out.
 
 pub mod build;
+pub mod bundle;
 pub mod diff;
 pub mod dockerfile;
 pub mod doctor;

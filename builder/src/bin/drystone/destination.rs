@@ -155,7 +155,7 @@ fn write_archive(
     write: impl FnOnce(&mut dyn Write) -> Result<(), Failure>,
 ) -> Result<u64, Failure> {
     let fill = |inner: &mut dyn Write| {
-        let mut out = Counted { inner: BufWriter::with_capacity(1 << 17, inner), bytes: 0, interrupt };
+        let mut out = Counted::new(BufWriter::with_capacity(1 << 17, inner), interrupt);
         let written = write(&mut out);
         // An interrupt comes out of the writer as an error like others.
         match interrupt.load(Ordering::Relaxed) {
@@ -190,10 +190,17 @@ fn directory_of(path: &Path) -> &Path {
 }
 
 /// Counts what passes, until somebody asks to stop.
-struct Counted<'a, W> {
+pub struct Counted<'a, W> {
     inner: W,
     bytes: u64,
     interrupt: &'a AtomicBool,
+}
+
+impl<'a, W> Counted<'a, W> {
+    /// Passes bytes on to `inner`.
+    pub fn new(inner: W, interrupt: &'a AtomicBool) -> Self {
+        Self { inner, bytes: 0, interrupt }
+    }
 }
 
 impl<W: Write> Write for Counted<'_, W> {

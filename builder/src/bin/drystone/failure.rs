@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use drystone::apt::archive::ArchiveError;
 use drystone::base::BaseError;
+use drystone::bundle::BundleError;
 use drystone::error::{BuildError, chain};
 use spec::{Diagnostic, Diagnostics, Span, render};
 
@@ -82,6 +83,20 @@ impl Failure {
             drystone::statements::StatementError::Build(error) => error.into(),
             other => Self::of(other),
         }
+    }
+
+    /// A bundle could not be saved or loaded.
+    pub fn of_bundle(error: BundleError) -> Self {
+        let hint = match &error {
+            BundleError::NotBuilt(_) => "`drystone build` makes it",
+            BundleError::Earlier { .. } => "load the bundle that was named with --since first, into the same places",
+            BundleError::Build(_) => match error {
+                BundleError::Build(error) => return error.into(),
+                _ => unreachable!("it was looked at"),
+            },
+            _ => return Self::of_storage(error),
+        };
+        Self::with_hint(chain(&error), hint)
     }
 
     /// A file could not be written.

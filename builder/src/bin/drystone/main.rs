@@ -43,6 +43,7 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Pull(command) => commands::pull::run(&command, output),
         Command::Diff(command) => commands::diff::run(&command, output),
         Command::Sbom(command) => commands::sbom::run(&command),
+        Command::Bundle { command } => commands::bundle::run(&command, output),
         Command::Push(command) => commands::push::run(&command, output),
         Command::Images(command) => commands::images::run(&command),
         Command::Serve(command) => commands::serve::run(&command),

@@ -13,6 +13,7 @@ use drystone::apt::mirror::Mirrors;
 use drystone::archive::Named;
 use drystone::base::{Bases, Puller};
 use drystone::build::{Builder, BuiltImage, Groups, Options};
+use drystone::bundle::carried::Carried;
 use drystone::cut::Cut;
 use drystone::events::{Event, Observer};
 use drystone::fetch::Fetcher;
@@ -109,14 +110,26 @@ pub fn build(
     let reference = |image: &Image| names[image.name.as_str()].clone();
     let images = place.builder(arguments, &loaded.directory, &fetcher, &bases)?.build(&plan, &reference)?;
     let inputs = Inputs { family: &loaded.directory, fetcher: &fetcher, cache };
-    let wanted =
-        Wanted { bills: arguments.sbom.iter().filter_map(|bill| bill.0).collect(), provenance: arguments.provenance };
-    let said = statements::attach(layout, &plan, &images, &inputs, &wanted).map_err(Failure::of_statement)?;
+    attach_statements(layout, &images, Some((&plan, &inputs)), arguments, observer.as_ref())?;
+    let Workplace { layout, observer, interrupt, .. } = place;
+    Ok(Built { images, patterns, layout, observer, interrupt, started })
+}
+
+/// Keeps what is to be said about images.
+pub fn attach_statements(
+    layout: &Layout,
+    images: &[BuiltImage],
+    from: Option<(&Plan<'_>, &Inputs<'_>)>,
+    arguments: &BuildArgs,
+    observer: &dyn Observer,
+) -> Result<(), Failure> {
+    let bills = arguments.sbom.iter().filter_map(|bill| bill.0).collect();
+    let wanted = Wanted { bills, provenance: arguments.provenance };
+    let said = statements::attach(layout, images, from, &wanted).map_err(Failure::of_statement)?;
     if said > 0 {
         observer.observe(Event::Note(&format!("{said} new statements about images: bills of materials, provenance")));
     }
-    let Workplace { layout, observer, interrupt, .. } = place;
-    Ok(Built { images, patterns, layout, observer, interrupt, started })
+    Ok(())
 }
 
 /// What every build needs: places, secrets, a sandbox, and people.
@@ -222,6 +235,10 @@ pub struct Planned<'a> {
     pub cache: &'a Cache,
     /// The names of its images.
     pub names: &'a BTreeMap<String, Reference>,
+    /// What its files say.
+    pub loaded: &'a LoadedFamily,
+    /// Who fetches what it is built from.
+    pub fetcher: &'a Fetcher,
 }
 
 /// Plans what [`build`] would build, and builds nothing.
@@ -252,7 +269,15 @@ pub fn plan<T>(
     let reference = |image: &Image| names[image.name.as_str()].clone();
     let budget = arguments.layer_budget.map(usize::from);
     let cut = layering::cut(&plan, known, arguments.recut, budget, &reference)?;
-    then(&Planned { plan: &plan, cut: &cut, layout: known, cache: &cache, names: &names })
+    then(&Planned {
+        plan: &plan,
+        cut: &cut,
+        layout: known,
+        cache: &cache,
+        names: &names,
+        loaded: &loaded,
+        fetcher: &fetcher,
+    })
 }
 
 fn load_family(names: &[String], arguments: &BuildArgs) -> Result<(LoadedFamily, Vec<String>), Failure> {
@@ -267,7 +292,8 @@ fn load_family(names: &[String], arguments: &BuildArgs) -> Result<(LoadedFamily,
 }
 
 fn fetcher(loaded: &LoadedFamily, cache: &Cache) -> Result<Fetcher, Failure> {
-    let fetcher = Fetcher::new().map_err(Failure::of)?;
+    let copies = Carried::of(&loaded.directory).map(|carried| carried.copies(&loaded.family)).unwrap_or_default();
+    let fetcher = Fetcher::new().map_err(Failure::of)?.with_copies(copies);
     match plan::uses_stand_ins(&loaded.family) {
         true => Ok(fetcher.with_stand_ins("opencontrail", stand_ins(cache)?)),
         false => Ok(fetcher),
@@ -282,7 +308,7 @@ fn make_plan<'a>(
     fetcher: &Fetcher,
     bases: &Bases<'_>,
 ) -> Result<Plan<'a>, Failure> {
-    let mirrors = mirrors(&arguments.mirror)?;
+    let mirrors = mirrors(&arguments.mirror, &loaded.directory)?;
     let archives =
         Archives { mirrors: &mirrors, fetcher, cache, family: &loaded.directory, now: now(), architecture: "amd64" };
     let wanted = |name: &str| patterns.is_empty() || patterns.iter().any(|pattern| matches(pattern, name));
@@ -397,10 +423,15 @@ pub fn matches(pattern: &str, name: &str) -> bool {
     }
 }
 
-fn mirrors(arguments: &MirrorArgs) -> Result<Mirrors, Failure> {
-    match named_mirrors(arguments)? {
-        Some(named) => Ok(named),
-        None => Mirrors::of_host(Path::new(HOST_APT)).map_err(Failure::of),
+/// Where suites are: as the command line or the environment says, or what a bundle brought, or what the host's apt uses.
+pub fn mirrors(arguments: &MirrorArgs, family: &Path) -> Result<Mirrors, Failure> {
+    if let Some(named) = named_mirrors(arguments)? {
+        return Ok(named);
+    }
+    let carried = Carried::of(family).map(|carried| carried.mirrors()).unwrap_or_default();
+    match carried.is_empty() {
+        false => Mirrors::parse(carried.iter().map(String::as_str)).map_err(Failure::of),
+        true => Mirrors::of_host(Path::new(HOST_APT)).map_err(Failure::of),
     }
 }
 
