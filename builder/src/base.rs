@@ -133,6 +133,14 @@ pub enum BaseError {
         /// The names that it has.
         found: Vec<String>,
     },
+    /// An archive cannot be read.
+    #[error("the archive `{}` cannot be read", archive.display())]
+    Archive {
+        /// The archive.
+        archive: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// A registry did not give it.
     #[error("cannot pull `{name}`")]
     Pull {

@@ -82,6 +82,11 @@ fn names_are_found_short_by_digest_and_in_another_layout() {
     bench.spec("app/image.yaml", "from: oci:other:one\nlabels: {a: b}\n");
     bench.build(&[]).success();
     assert_eq!(bench.digests(), first);
+    run(std::process::Command::new("tar").args(["-cf", "../other.tar", "."]).current_dir(bench.at("family/other")))
+        .success();
+    bench.spec("app/image.yaml", "from: oci-archive:other.tar:one\nlabels: {a: b}\n");
+    bench.build(&[]).success();
+    assert_eq!(bench.digests(), first);
     bench.spec("app/image.yaml", "from: oci:other:three\n");
     bench.build(&[]).failure(1, &["app/image.yaml:1:7", "three", "one, two"]);
     bench.spec("app/image.yaml", "from: registry.example/team/other:1\n");

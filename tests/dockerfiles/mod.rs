@@ -12,6 +12,7 @@
 //! content
 //! --- link -> target
 //! --- directory/
+//! --- archive.tar.gz = directory
 //! ```
 //!
 //! `base` is an image with busybox, root, and the user `app` (1000:1001). A line `differs: TEXT` allows a difference
@@ -96,6 +97,11 @@ fn write(directory: &Path, head: &str, content: &str) {
         let path = directory.join(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         return symlink(target, path).unwrap();
+    }
+    if let Some((name, packed)) = head.split_once(" = ") {
+        let packing = "chown -R 33:44 \"$1\" && tar -caf \"$0\" -C \"$1\" . && rm -r \"$1\"";
+        run(Command::new("sh").args(["-c", packing, name, packed]).current_dir(directory)).success();
+        return;
     }
     let (name, mode) = head.split_once(' ').unwrap_or((head, if head.ends_with('/') { "0755" } else { "0644" }));
     let path = directory.join(name);

@@ -1,16 +1,24 @@
 //! Where bases are: in the layout by name or digest, in another layout, in a registry.
 
-use std::path::Path;
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
 
 use content::{Digest, FramedHasher};
+use layer::compress::decompress;
+use layer::entry::Kind;
 use oci::{Descriptor, Document, Manifest, MediaTypeExt, Platform, REF_NAME, Reference};
 use serde::{Deserialize, Serialize};
 use store::{Area, Layout};
 
 use super::{Base, BaseError, Bases, Fetched, Reach};
+use crate::layers::Bounded;
 
 /// What stands before the directory of another layout.
 const LAYOUT_PREFIX: &str = "oci:";
+
+/// What stands before the file of another layout that is a tar.
+const ARCHIVE_PREFIX: &str = "oci-archive:";
 
 /// The tag of a name that has none.
 const USUAL_TAG: &str = "latest";
@@ -39,9 +47,16 @@ struct Located {
 
 impl Bases<'_> {
     pub(super) fn look_for(&self, written: &str, platform: &Platform, reach: Reach) -> Result<Base, BaseError> {
-        let found = match written.strip_prefix(LAYOUT_PREFIX) {
-            Some(place) => self.in_other_layout(written, place, platform)?,
-            None => self.by_reference(written, platform, reach)?,
+        let found = if let Some(place) = written.strip_prefix(LAYOUT_PREFIX) {
+            let (directory, name) = self.place(place);
+            self.in_other_layout(written, &directory, name, platform)?
+        } else if let Some(place) = written.strip_prefix(ARCHIVE_PREFIX) {
+            let (file, name) = self.place(place);
+            let scratch = self.cache.scratch_dir()?;
+            unpack(&file, scratch.path()).map_err(|source| BaseError::Archive { archive: file, source })?;
+            self.in_other_layout(written, scratch.path(), name, platform)?
+        } else {
+            self.by_reference(written, platform, reach)?
         };
         self.describe(written, found.named, found.descriptor, &found.manifest, platform)
     }
@@ -131,17 +146,27 @@ impl Bases<'_> {
         Ok(is_whole.then_some(Located { named, descriptor, manifest }))
     }
 
-    /// `DIRECTORY[:NAME]`: an image of another layout, which is copied into this one.
-    fn in_other_layout(&self, written: &str, place: &str, platform: &Platform) -> Result<Located, BaseError> {
+    /// `PATH[:NAME]`.
+    fn place<'p>(&self, place: &'p str) -> (PathBuf, Option<&'p str>) {
         let whole = self.directory.join(place);
-        let (directory, name) = match place.split_once(':') {
-            Some((directory, name)) if !whole.is_dir() => (self.directory.join(directory), Some(name)),
+        match place.split_once(':') {
+            Some((path, name)) if !whole.exists() => (self.directory.join(path), Some(name)),
             _ => (whole, None),
-        };
-        let other = Layout::open(&directory)?;
-        let top = entry_of(&other, &directory, name)?;
+        }
+    }
+
+    /// An image of another layout, which is copied into this one.
+    fn in_other_layout(
+        &self,
+        written: &str,
+        directory: &Path,
+        name: Option<&str>,
+        platform: &Platform,
+    ) -> Result<Located, BaseError> {
+        let other = Layout::open(directory)?;
+        let top = entry_of(&other, directory, name)?;
         let missing = || BaseError::NotThere {
-            layout: directory.clone(),
+            layout: directory.to_path_buf(),
             name: name.unwrap_or(written).to_owned(),
             found: vec!["a part of it".to_owned()],
         };
@@ -151,6 +176,24 @@ impl Bases<'_> {
         }
         Ok(Located { named: top.digest, descriptor, manifest })
     }
+}
+
+/// Unpacks a layout that is a tar, and of it only what belongs to a layout. Blobs are checked when they are taken.
+fn unpack(archive: &Path, directory: &Path) -> io::Result<()> {
+    let stored = File::open(archive)?;
+    let tar = Bounded::layer(decompress(&stored)?, stored.metadata()?.len());
+    fs::create_dir_all(directory.join("blobs/sha256"))?;
+    layer::read::entries(tar, |entry, content| {
+        let path = entry.path.to_string();
+        let is_blob = path.strip_prefix("/blobs/sha256/").is_some_and(|name| Digest::from_hex(name).is_ok());
+        let belongs = is_blob || matches!(path.as_str(), "/oci-layout" | "/index.json");
+        match (&entry.kind, belongs) {
+            (Kind::File { .. }, true) => {
+                io::copy(content, &mut File::create(directory.join(path.trim_start_matches('/')))?).map(drop)
+            }
+            _ => Ok(()),
+        }
+    })
 }
 
 fn pulled_key(reference: &Reference, platform: &Platform) -> Digest {

@@ -321,7 +321,8 @@ fn check<R: Read>(part: &Part, content: HashingReader<R>, span: &Span) -> Result
     Err(BuildError::at(span, "a file changed while it was read", "build again"))
 }
 
-/// The entries of an archive below a directory.
+/// The entries of an archive below a directory. Owners and modes are the archive's, whatever `--chown` and `--chmod`
+/// say, as docker and buildah have it.
 fn unpack(
     shelf: &dyn Shelf,
     directory: &ImagePath,
@@ -334,18 +335,13 @@ fn unpack(
     let mut stored = HashingReader::new(open(shelf, &part.body)?);
     let tar = Bounded::archive(decompress(&mut stored)?, part.item.kind.size());
     let done = layer::read::entries(tar, |mut entry, content| {
+        entry.path = below(&entry.path);
+        // What an archive says of its own root goes for the directory, but not for that of the image.
         if entry.path.is_root() {
             return Ok(());
         }
-        entry.path = below(&entry.path);
         if let Kind::HardLink { target } = &mut entry.kind {
             *target = below(target);
-        }
-        if let Some(owner) = &to.owner {
-            (entry.metadata.uid, entry.metadata.gid) = (owner.uid, owner.gid);
-        }
-        if let Some(mode) = to.mode.as_ref().filter(|_| !matches!(entry.kind, Kind::Symlink { .. })) {
-            entry.metadata.mode = mode.apply(entry.metadata.mode, entry.kind == Kind::Directory);
         }
         entry.metadata.mtime = entry.metadata.mtime.min(to.epoch);
         bytes += entry.kind.size();

@@ -89,7 +89,8 @@ pub enum Parent {
     Scratch,
     /// An image of the same family.
     Sibling(ImageName),
-    /// An image that others made, as written: in a registry or the layout, or `oci:DIRECTORY[:NAME]`; the lock pins it.
+    /// An image that others made, as written: in a registry or the layout, `oci:DIRECTORY[:NAME]`, or
+    /// `oci-archive:FILE[:NAME]`; the lock pins it.
     External(String),
 }
 

@@ -715,6 +715,8 @@ pub enum SecretSource {
     File(PathBuf),
     /// In a variable of the environment.
     Variable(String),
+    /// In the variable of the secret's name, or if there is none, in the file of that name.
+    SameName(String),
 }
 
 /// As BuildKit spells it: `id=NAME` with `src=FILE`, or `env=VARIABLE`, or `type=env,src=VARIABLE`.
@@ -737,6 +739,7 @@ fn secret(text: &str) -> Result<SecretArgument, String> {
     let from = match (kind, source, variable) {
         (None | Some("file"), Some(path), None) => SecretSource::File(path.into()),
         (None | Some("env"), None, Some(name)) | (Some("env"), Some(name), None) => SecretSource::Variable(name.into()),
+        (None, None, None) => SecretSource::SameName(id.ok_or(expected)?.to_owned()),
         _ => return Err(expected.to_owned()),
     };
     Ok(SecretArgument { id: id.ok_or(expected)?.to_owned(), from })
@@ -757,7 +760,7 @@ mod tests {
             ("id=token,env=TOKEN", Some(variable("TOKEN"))),
             ("type=env,id=token,src=TOKEN", Some(variable("TOKEN"))),
             ("token", None),
-            ("id=token", None),
+            ("id=token", Some(SecretSource::SameName("token".to_owned()))),
             ("src=x", None),
             ("id=,src=x", None),
             ("id=token,src=x,env=X", None),

@@ -472,6 +472,11 @@ fn secrets(given: &[SecretArgument]) -> Result<Secrets, Failure> {
 
 fn value_of(source: &SecretSource) -> Result<Vec<u8>, String> {
     match source {
+        SecretSource::SameName(name) => {
+            #[expect(clippy::disallowed_methods, reason = "this is the command line")]
+            let is_set = std::env::var_os(name).is_some();
+            value_of(&if is_set { SecretSource::Variable(name.clone()) } else { SecretSource::File(name.into()) })
+        }
         SecretSource::Variable(name) => {
             #[expect(clippy::disallowed_methods, reason = "this is the command line")]
             let value = std::env::var_os(name);

@@ -259,5 +259,10 @@ fn user_ids(user: &str, trees: &[layer::record::TreeDir], span: &spec::Span) -> 
     let wrong = |text: String| BuildError::at(span, format!("USER: {text}"), "make the user first with RUN useradd");
     let owner: spec::Owner = user.parse().map_err(|_| wrong(format!("`{user}` is not USER[:GROUP]")))?;
     let accounts = crate::accounts::Accounts::read(&View::new(trees))?;
-    accounts.ids(&owner).map_err(|error| wrong(error.to_string()))
+    let mut ids = accounts.ids(&owner).map_err(|error| wrong(error.to_string()))?;
+    // As login(1) and container engines have it, the first group is among the others.
+    if !ids.groups.contains(&ids.gid) {
+        ids.groups.insert(0, ids.gid);
+    }
+    Ok(ids)
 }

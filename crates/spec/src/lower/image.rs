@@ -14,8 +14,8 @@ use crate::written::{FileItem, GroupItem, ImageFile, LayersFile, RunList, StepIt
 /// The most layers that container runtimes take.
 const MOST_LAYERS: u32 = 127;
 
-/// What stands before the directory of an image layout.
-const LAYOUT_PREFIX: &str = "oci:";
+/// What stands before the directory of an image layout, and before the file of one in a tar.
+const LAYOUT_PREFIXES: [&str; 2] = ["oci:", "oci-archive:"];
 
 const EXPECTED_PARENT: &str = "expected an image of this family, `scratch`, or a reference such as `registry/name:tag`";
 
@@ -105,7 +105,7 @@ fn lower_parent(lowering: &mut Lowering<'_>, written: &Written<String>, names: &
     {
         return Some(from.map(|_| Parent::Sibling(name)));
     }
-    if from.strip_prefix(LAYOUT_PREFIX).is_some_and(|place| !place.is_empty()) {
+    if LAYOUT_PREFIXES.iter().any(|prefix| from.strip_prefix(prefix).is_some_and(|place| !place.is_empty())) {
         return Some(from.map(Parent::External));
     }
     if from.starts_with('.') || from.starts_with('/') {
