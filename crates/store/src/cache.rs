@@ -10,9 +10,10 @@
 //!   incoming/           what is not finished (see `scratch`)
 //! ```
 //!
-//! An entry is whole or absent, also after the machine went down: its bytes are on disk before its name is, or (for
-//! entries named by their own digest) are checked when they are read. Removing any part of the cache while nobody
-//! uses it is safe.
+//! An entry is whole or absent. After the machine went down that holds for those whose writer waited for the disk;
+//! others are checked when they are read: packages and indexes by the digest that is their name, records by being JSON,
+//! layers when a layout takes them, and segments once after each start of the machine. Removing any part of the cache
+//! while nobody uses it is safe.
 
 use std::fs::{self, File, Permissions};
 use std::io::{self, Read, Write};
@@ -90,6 +91,12 @@ impl Cache {
         &self.root
     }
 
+    /// Names the time since the machine was started last, in which nothing that was written is lost; nothing where the
+    /// kernel does not say.
+    pub fn boot(&self) -> Option<&str> {
+        self.boot.as_deref()
+    }
+
     /// Where an entry is, or would be.
     pub fn path(&self, area: Area, key: CacheKey) -> PathBuf {
         let name = key.hex();
@@ -153,11 +160,14 @@ impl Cache {
         Ok(Some(bytes))
     }
 
-    /// Stores a small record as canonical JSON.
+    /// Stores a small record as canonical JSON. Nothing waits for the disk: a record that a crash has cut cannot be read,
+    /// and counts as absent.
     pub fn put_json<T: Serialize + ?Sized>(&self, area: Area, key: CacheKey, record: &T) -> Result<(), StoreError> {
         let path = self.path(area, key);
-        let bytes = oci::canonical_bytes(record).map_err(|source| StoreError::Record { path, source })?;
-        self.put_bytes(area, key, &bytes)
+        let bytes = oci::canonical_bytes(record).map_err(|source| StoreError::Record { path: path.clone(), source })?;
+        let mut writer = self.writer(area, key)?;
+        writer.write_all(&bytes).map_err(StoreError::io("write", &path))?;
+        writer.commit_unsynced().map(drop)
     }
 
     /// Reads a record. One that cannot be read, because another version wrote it or the disk lost it, is removed and
@@ -231,8 +241,18 @@ impl CacheWriter<'_> {
 
     /// Waits for the disk, then makes the entry visible. Returns where it is, and the digest and number of its bytes.
     pub fn commit(self) -> Result<(PathBuf, Digest, u64), StoreError> {
+        self.publish(|file| file.sync_data())
+    }
+
+    /// Makes the entry visible, and does not wait for the disk. If the machine goes down, bytes may be lost: whoever reads
+    /// it must check them, at least once after each [`Cache::boot`].
+    pub fn commit_unsynced(self) -> Result<(PathBuf, Digest, u64), StoreError> {
+        self.publish(|_| Ok(()))
+    }
+
+    fn publish(self, settle: impl FnOnce(&File) -> io::Result<()>) -> Result<(PathBuf, Digest, u64), StoreError> {
         let (file, digest, size) = self.file.finish();
-        file.sync_data().map_err(StoreError::io("write", self.scratch.path()))?;
+        settle(&file).map_err(StoreError::io("write", self.scratch.path()))?;
         let path = self.cache.path(self.area, self.key);
         publish(&file, &self.scratch, &path)?;
         Ok((path, digest, size))

@@ -11,9 +11,10 @@
 //! A layout made by another tool is read as it is; `.store` appears with the first write. Manifests that were stored
 //! by digest alone are named `registry/repository@digest`.
 
+use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -34,6 +35,31 @@ const MAX_INDEX_SIZE: u64 = 256 << 20;
 pub struct Layout {
     root: PathBuf,
     scratch: Mutex<Option<Arc<Scratch>>>,
+    index: Mutex<Option<Arc<KnownIndex>>>,
+}
+
+/// `index.json` as it was read. An index is only ever replaced, and while we hold this one open no other file can have
+/// its number; tools that write in place change its time or size.
+struct KnownIndex {
+    index: Index,
+    /// The entry of each name.
+    names: HashMap<String, usize>,
+    file: File,
+}
+
+impl KnownIndex {
+    fn new(index: Index, file: File) -> Self {
+        let name = |(place, entry): (usize, &Descriptor)| Some((entry.annotations.get(REF_NAME)?.clone(), place));
+        // The first of several counts.
+        let names = index.manifests.iter().enumerate().rev().filter_map(name).collect();
+        Self { index, names, file }
+    }
+
+    fn is_at(&self, path: &Path) -> bool {
+        let stamp = |of: fs::Metadata| (of.dev(), of.ino(), of.size(), of.mtime(), of.mtime_nsec());
+        let (held, found) = (self.file.metadata().map(stamp), fs::symlink_metadata(path).map(stamp));
+        matches!((held, found), (Ok(held), Ok(found)) if held == found)
+    }
 }
 
 #[derive(Deserialize)]
@@ -192,26 +218,23 @@ impl Layout {
     /// Every named manifest, sorted by name; those stored by digest alone are among them. Entries of other tools that
     /// are not named by a full reference are passed over.
     pub fn references(&self) -> Result<Vec<(Reference, Descriptor)>, StoreError> {
-        let mut references: Vec<_> = self
-            .read_index()?
-            .manifests
-            .into_iter()
-            .filter_map(|entry| Some((entry.annotations.get(REF_NAME)?.parse().ok()?, entry)))
-            .collect();
+        let known = self.known_index()?;
+        let named = |entry: &Descriptor| Some((entry.annotations.get(REF_NAME)?.parse().ok()?, entry.clone()));
+        let mut references: Vec<_> = known.index.manifests.iter().filter_map(named).collect();
         references.sort_by(|(left, _): &(Reference, _), (right, _)| left.cmp(right));
         Ok(references)
     }
 
     /// Every entry of the index, as it is written: also those that other tools gave a bare tag, or no name.
     pub fn entries(&self) -> Result<Vec<Descriptor>, StoreError> {
-        Ok(self.read_index()?.manifests)
+        Ok(self.known_index()?.index.manifests.clone())
     }
 
     /// What a reference names: the entry of exactly this name.
     pub fn find(&self, reference: &Reference) -> Result<Option<Descriptor>, StoreError> {
-        let name = reference.to_string();
-        let mut manifests = self.read_index()?.manifests.into_iter();
-        Ok(manifests.find(|entry| entry.annotations.get(REF_NAME) == Some(&name)))
+        let known = self.known_index()?;
+        let place = known.names.get(&reference.to_string());
+        Ok(place.map(|place| known.index.manifests[*place].clone()))
     }
 
     /// Names manifests, all of them or (on an error) none. A name that was there before moves to its new manifest.
@@ -231,10 +254,9 @@ impl Layout {
             })
             .collect();
         self.update_index(|manifests| {
-            for (name, entry) in named {
-                manifests.retain(|old| old.annotations.get(REF_NAME) != Some(&name));
-                manifests.push(entry);
-            }
+            let new: HashMap<&String, &Descriptor> = named.iter().map(|(name, entry)| (name, entry)).collect();
+            manifests.retain(|old| old.annotations.get(REF_NAME).is_none_or(|name| !new.contains_key(name)));
+            manifests.extend(new.into_values().cloned());
         })
     }
 
@@ -257,25 +279,38 @@ impl Layout {
         Ok(removed)
     }
 
-    fn read_index(&self) -> Result<Index, StoreError> {
+    /// The index, read again only if it is another one than before.
+    fn known_index(&self) -> Result<Arc<KnownIndex>, StoreError> {
+        let mut held = self.index.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = held.as_ref().filter(|known| known.is_at(&self.index_path())) {
+            return Ok(Arc::clone(known));
+        }
+        let (index, file) = self.read_index()?;
+        let known = Arc::new(KnownIndex::new(index, file));
+        *held = Some(Arc::clone(&known));
+        Ok(known)
+    }
+
+    fn read_index(&self) -> Result<(Index, File), StoreError> {
         let path = self.index_path();
         let file = File::open(&path).map_err(StoreError::io("read", &path))?;
         let mut bytes = Vec::new();
-        file.take(MAX_INDEX_SIZE + 1).read_to_end(&mut bytes).map_err(StoreError::io("read", &path))?;
+        (&file).take(MAX_INDEX_SIZE + 1).read_to_end(&mut bytes).map_err(StoreError::io("read", &path))?;
         if bytes.len() as u64 > MAX_INDEX_SIZE {
             let source = oci::DocumentError::TooLarge { size: bytes.len() as u64, limit: MAX_INDEX_SIZE };
             return Err(StoreError::Index { path, source });
         }
-        serde_json::from_slice(&bytes).map_err(|source| StoreError::Index {
+        let index = serde_json::from_slice(&bytes).map_err(|source| StoreError::Index {
             path,
             source: oci::DocumentError::Malformed { kind: "image index", source },
-        })
+        })?;
+        Ok((index, file))
     }
 
     /// Changes the list of manifests while no other process does.
     fn update_index(&self, change: impl FnOnce(&mut Vec<Descriptor>)) -> Result<(), StoreError> {
         let _lock = self.lock()?;
-        let mut index = self.read_index()?;
+        let (mut index, _) = self.read_index()?;
         let before = index.clone();
         change(&mut index.manifests);
         if index == before { Ok(()) } else { self.write_index(index) }
@@ -298,7 +333,7 @@ impl Layout {
     }
 
     fn unopened(root: PathBuf) -> Self {
-        Self { root, scratch: Mutex::new(None) }
+        Self { root, scratch: Mutex::new(None), index: Mutex::new(None) }
     }
 
     fn blobs(&self) -> PathBuf {
@@ -592,7 +627,7 @@ mod tests {
         layout.put_bytes(b"m").unwrap();
         let name = reference("localhost:5100/a:t");
         layout.set_references(&[(name, Descriptor::of(MediaType::ImageManifest, b"m"))]).unwrap();
-        assert_eq!(layout.read_index().unwrap().manifests.len(), 3);
+        assert_eq!(layout.read_index().unwrap().0.manifests.len(), 3);
         assert_eq!(layout.references().unwrap().len(), 1);
     }
 
@@ -608,6 +643,23 @@ mod tests {
         assert!(message(Layout::open(root)).contains("its version is `2.0.0`"));
         fs::write(root.join("oci-layout"), "no").unwrap();
         assert!(message(Layout::open(root)).contains("cannot be read"));
+    }
+
+    #[test]
+    fn what_others_do_to_the_index_is_seen() {
+        let (_directory, layout) = bench();
+        let (digest, _) = layout.put_bytes(b"m").unwrap();
+        let names = [reference("localhost:5100/a:t"), reference("localhost:5100/b:t")];
+        assert!(layout.find(&names[0]).unwrap().is_none());
+        let other = Layout::open(layout.root()).unwrap();
+        for name in &names {
+            other.set_references(&[(name.clone(), Descriptor::of(MediaType::ImageManifest, b"m"))]).unwrap();
+            assert_eq!(layout.find(name).unwrap().unwrap().digest, digest);
+        }
+        let text = fs::read_to_string(layout.index_path()).unwrap();
+        fs::write(layout.index_path(), text.replace("localhost:5100/b:t", "localhost:5100/c:t")).unwrap();
+        assert!(layout.find(&names[1]).unwrap().is_none());
+        assert!(layout.find(&reference("localhost:5100/c:t")).unwrap().is_some());
     }
 
     #[test]
