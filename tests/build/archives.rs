@@ -1,6 +1,8 @@
 //! Archives that cannot be trusted, and archives that cannot be reached.
 
+use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
 
 use fixtures::Fault;
 use fixtures::http::Outage;
@@ -36,7 +38,7 @@ fn an_archive_that_is_not_what_it_says_is_refused_and_nothing_is_named() {
         assert_eq!(bench.digests(), "", "{faults:?}");
         bench.is_whole();
         // What was wrong with the archive is not kept: with a good one, the next build works.
-        std::fs::remove_dir_all(bench.at("archive")).unwrap();
+        fs::remove_dir_all(bench.at("archive")).unwrap();
         bench.archive(debs(), &[]);
         bench.build(&[]).success();
         bench.is_whole();
@@ -55,9 +57,9 @@ fn an_archive_signed_by_another_key_is_refused_with_its_place_in_the_spec() {
 fn a_keyring_that_is_missing_or_is_none_is_an_error_that_names_it() {
     let bench = Bench::with_image("hello");
     bench.archive(debs(), &[]);
-    std::fs::write(bench.at("family/archive.gpg"), "no keys here").unwrap();
+    fs::write(bench.at("family/archive.gpg"), "no keys here").unwrap();
     bench.build(&[]).failure(1, &["archive.gpg` cannot be used"]);
-    std::fs::remove_file(bench.at("family/archive.gpg")).unwrap();
+    fs::remove_file(bench.at("family/archive.gpg")).unwrap();
     bench.build(&[]).failure(1, &["cannot read the keyring", "archive.gpg"]);
 }
 
@@ -158,9 +160,9 @@ fn an_archive_that_this_user_may_not_read_is_an_error_that_says_so() {
     let bench = Bench::with_image("hello");
     bench.archive(debs(), &[]);
     let release = bench.at("archive/dists/stable/InRelease");
-    std::fs::remove_file(&release).unwrap();
-    std::fs::create_dir(&release).unwrap();
-    std::fs::set_permissions(&release, std::fs::Permissions::from_mode(0o000)).unwrap();
+    fs::remove_file(&release).unwrap();
+    fs::create_dir(&release).unwrap();
+    fs::set_permissions(&release, fs::Permissions::from_mode(0o000)).unwrap();
     run(bench.drystone().args(["build", "family"])).failure(1, &["InRelease cannot be reached"]);
 }
 
@@ -176,9 +178,32 @@ fn a_file_by_address_that_does_not_arrive_is_a_failure_shown_at_its_place() {
     bench
         .build_from(&server.url(), &[])
         .failure(1, &["image.yaml:3:11", "/there does not exist (the server answered 404"]);
-    std::fs::write(bench.at("archive/there"), "another file").unwrap();
+    fs::write(bench.at("archive/there"), "another file").unwrap();
     bench.build_from(&server.url(), &[]).failure(1, &["image.yaml:3:11", &format!("expected sha256:{digest}")]);
-    std::fs::write(bench.at("archive/there"), "the file").unwrap();
+    fs::write(bench.at("archive/there"), "the file").unwrap();
     bench.build_from(&server.url(), &[]).success();
     assert_eq!(bench.file("hello", "there").as_deref(), Some("the file"));
+}
+
+#[test]
+fn a_build_in_which_nothing_changed_reads_no_index() {
+    let bench = Bench::with_family();
+    bench.archive(debs(), &[]);
+    let server = bench.serve();
+    bench.build_from(&server.url(), &[]).success();
+    let digests = bench.digests();
+    // Records are JSON; what remains are the indexes themselves.
+    let is_index = |path: &&PathBuf| fs::read(path).unwrap().first() != Some(&b'{');
+    let indexes = bench.cached("indexes");
+    let indexes: Vec<&PathBuf> = indexes.iter().filter(is_index).collect();
+    assert!(!indexes.is_empty());
+    indexes.iter().for_each(|path| fs::remove_file(path).unwrap());
+    server.forget_requests();
+    bench.build_from(&server.url(), &[]).success();
+    assert_eq!(bench.digests(), digests);
+    assert!(server.paths().iter().all(|path| path.ends_with("InRelease")), "{:?}", server.paths());
+    // Another request does.
+    bench.spec("worker/image.yaml", "from: app\npackages: [libhello]\ncmd: [work]\n");
+    bench.build_from(&server.url(), &[]).success();
+    assert!(server.paths().iter().any(|path| path.contains("Packages") || path.contains("by-hash")));
 }

@@ -39,14 +39,21 @@ pub struct Archives<'a> {
     pub architecture: &'a str,
 }
 
-/// One index of an archive: what it offers, and where.
+/// One index of an archive: where it is, and what names it. [`Archives::packages`] reads what it offers.
 pub struct Offer {
     /// The archive's root, to which file names are relative.
     pub url: Url,
     /// The digest of the index; equal digests offer the same.
     pub digest: Digest,
-    /// The packages.
-    pub packages: Vec<Package>,
+    index: Index,
+}
+
+/// An index, named by what vouches for it.
+enum Index {
+    /// It is in the cache, or is fetched when somebody wants to read it.
+    Kept(Url, ReleaseFile),
+    /// It is small, and nothing says whether it has changed.
+    Read(Url, Vec<u8>),
 }
 
 /// Why an archive cannot be used.
@@ -165,9 +172,16 @@ struct KnownRelease {
 impl Archives<'_> {
     /// What a source offers, the indexes in the order of the spec.
     pub fn fetch(&self, source: &AptSource) -> Result<Vec<Offer>, Box<ArchiveError>> {
-        self.offers(source).map_err(|problem| {
-            Box::new(ArchiveError { name: source.name.value.clone(), span: source.span.clone(), problem })
-        })
+        self.offers(source).map_err(|problem| about(source, problem))
+    }
+
+    /// The packages that a source offers.
+    pub fn packages(&self, source: &AptSource, offer: &Offer) -> Result<Vec<Package>, Box<ArchiveError>> {
+        let packages = match &offer.index {
+            Index::Read(url, bytes) => read_index(&bytes[..], LARGEST_INDEX, url),
+            Index::Kept(url, file) => self.kept_index(url, *file),
+        };
+        packages.map_err(|problem| about(source, problem))
     }
 
     fn offers(&self, source: &AptSource) -> Result<Vec<Offer>, ArchiveProblem> {
@@ -286,15 +300,18 @@ impl Archives<'_> {
         let by_hash = format!("{directory}/by-hash/SHA256/{}", file.digest.hex());
         let path = if release.acquire_by_hash { by_hash } else { path };
         let url = join(archive, &format!("dists/{suite}/{path}"))?;
-        let packages = match self.index(&url, file) {
+        Ok(Offer { url: archive.clone(), digest: file.digest, index: Index::Kept(url, file) })
+    }
+
+    fn kept_index(&self, url: &Url, file: ReleaseFile) -> Result<Vec<Package>, ArchiveProblem> {
+        match self.index(url, file) {
             Err(ArchiveProblem::Unpack { .. }) => {
                 // The disk may have damaged what was kept.
                 self.cache.remove(Area::Indexes, file.digest)?;
-                self.index(&url, file)?
+                self.index(url, file)
             }
-            other => other?,
-        };
-        Ok(Offer { url: archive.clone(), digest: file.digest, packages })
+            other => other,
+        }
     }
 
     /// The packages of an index, which is fetched if the cache does not have it.
@@ -329,10 +346,12 @@ impl Archives<'_> {
             Document::New(bytes, _) => bytes,
             Document::NotModified => Vec::new(),
         };
-        let digest = Digest::of(&bytes);
-        let packages = read_index(&bytes[..], LARGEST_INDEX, &url)?;
-        Ok(Offer { url: archive, digest, packages })
+        Ok(Offer { url: archive, digest: Digest::of(&bytes), index: Index::Read(url, bytes) })
     }
+}
+
+fn about(source: &AptSource, problem: ArchiveProblem) -> Box<ArchiveError> {
+    Box::new(ArchiveError { name: source.name.value.clone(), span: source.span.clone(), problem })
 }
 
 /// The text of an `InRelease` whose signature nobody asked about.

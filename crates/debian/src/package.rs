@@ -3,6 +3,8 @@
 //! Debian's main index has more than sixty thousand stanzas, of which an image needs a few hundred. So a [`Package`]
 //! keeps the text of the fields that matter in one allocation, and relations are parsed when somebody asks for them.
 
+use std::sync::Arc;
+
 use content::{Digest, DigestError};
 
 use crate::deb822::{Deb822Error, Stanza, stanzas};
@@ -87,7 +89,8 @@ impl RelationField {
 /// One version of a binary package.
 #[derive(Clone, Debug)]
 pub struct Package {
-    text: Box<str>,
+    /// Shared, so that a copy costs nothing: several sets to choose from hold the same packages.
+    text: Arc<str>,
     ends: [u32; TEXTS.len()],
     version: Version,
     sha256: Option<Digest>,
@@ -241,14 +244,14 @@ impl Package {
     }
 }
 
-fn keep_texts(stanza: &Stanza<'_>) -> (Box<str>, [u32; TEXTS.len()]) {
+fn keep_texts(stanza: &Stanza<'_>) -> (Arc<str>, [u32; TEXTS.len()]) {
     let mut kept = String::with_capacity(512);
     let mut ends = [0; TEXTS.len()];
     for (index, (_, name)) in TEXTS.iter().enumerate() {
         kept.push_str(stanza.get(name).unwrap_or_default());
         ends[index] = u32::try_from(kept.len()).expect("a stanza is shorter than `MAX_STANZA_BYTES`");
     }
-    (kept.into_boxed_str(), ends)
+    (kept.into(), ends)
 }
 
 /// Whether a path of an index stays below the archive's root when joined to it.
