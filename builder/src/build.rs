@@ -2,10 +2,14 @@
 //! its result depends on, independent images at the same time.
 
 mod accounts;
+mod ahead;
 mod command;
 mod dockerfile;
+mod explain;
 mod files;
 mod foresight;
+mod inputs;
+mod lend;
 mod packages;
 mod squash;
 mod step;
@@ -25,8 +29,12 @@ use serde::Serialize;
 use spec::{Command, Diagnostic, ImageName, Span, Step};
 use store::{Cache, Layout};
 
+use self::ahead::Ahead;
+pub use self::explain::{ExplainedStep, Reason};
+use self::inputs::LastStep;
+pub use self::lend::lend;
 use self::packages::{PackagesStep, packages_span};
-use self::step::StoredLayer;
+use self::step::{StepName, StoredLayer};
 use crate::base::{self, Base, Bases};
 use crate::cut;
 use crate::error::{BuildError, chain};
@@ -36,13 +44,15 @@ use crate::graph::{self, Outcome};
 use crate::image::{LAYER_BUDGET, Layer, SQUASHED, configuration, documents};
 use crate::layering;
 use crate::logs::Logs;
+use crate::parallel::Places;
 use crate::pause::Pause;
 use crate::plan::{Plan, PlannedImage};
+use crate::remote::Elsewhere;
 use crate::secrets::{Redactor, Secrets};
 use crate::steps::accounts::Wanted;
 use crate::steps::commands::LookAround;
 use crate::steps::files::Files;
-use crate::steps::packages::{Places, Workshop};
+use crate::steps::packages::Workshop;
 
 /// How to build.
 #[derive(Clone, Debug)]
@@ -75,6 +85,8 @@ pub struct Builder<'a> {
     pub cache: &'a Cache,
     /// Finds images that others made, for Dockerfiles.
     pub bases: &'a Bases<'a>,
+    /// What is kept elsewhere than in the cache.
+    pub elsewhere: &'a dyn Elsewhere,
     /// How files are fetched.
     pub fetcher: &'a Fetcher,
     /// Where commands run.
@@ -170,6 +182,8 @@ struct ImageCut<'a> {
     groups: &'a dyn Fn(usize) -> &'a [cut::Group],
     /// Whether its own layers are squashed.
     squashed: bool,
+    /// Called when packages have to be laid.
+    begun: &'a (dyn Fn() + Sync),
 }
 
 /// An image between two steps.
@@ -197,7 +211,8 @@ struct Made {
 }
 
 impl Builder<'_> {
-    /// Builds all images of a plan. `reference` gives the name of each.
+    /// Builds all images of a plan. `reference` gives the name of each, and `finished` gets each as soon as it is whole,
+    /// which may be long before the others are; the layout has the names of all of them at the end.
     ///
     /// Where nothing can be run, a plan in which something has to be is refused before anything is done; to keep going
     /// is to build what can be built all the same.
@@ -205,6 +220,7 @@ impl Builder<'_> {
         &self,
         plan: &Plan<'_>,
         reference: &(dyn Fn(&spec::Image) -> Reference + Sync),
+        finished: &(dyn Fn(&BuiltImage) + Sync),
     ) -> Result<Vec<BuiltImage>, BuildError> {
         self.secrets.check(plan)?;
         let Options { recut, layer_budget, .. } = self.options;
@@ -219,23 +235,34 @@ impl Builder<'_> {
             planned.parent.into_iter().chain(planned.needs.iter().copied()).map(place).collect()
         };
         let parents: Vec<Vec<usize>> = wanted.iter().map(parents).collect();
+        let own: Vec<u64> = wanted.iter().map(|image| work_of(&plan.images[*image])).collect();
+        let urgency = graph::remaining(&parents, &own);
+        let mut order: Vec<usize> = (0..wanted.len()).collect();
+        order.sort_by_key(|place| std::cmp::Reverse(urgency[*place]));
+        let ahead = Ahead::new(plan, order.iter().map(|place| wanted[*place]).collect());
         let work = |place: usize, parents: &[Arc<BuiltImage>]| {
             let planned = &plan.images[wanted[place]];
             let (name, reference) = (&planned.image.name.value, reference(planned.image));
             let groups = |step| layering::of_step(&cut, plan, wanted[place], step);
-            let cut = ImageCut { groups: &groups, squashed: cut.squashed[wanted[place]] };
+            let begun = || ahead.begin(wanted[place]);
+            let cut = ImageCut { groups: &groups, squashed: cut.squashed[wanted[place]], begun: &begun };
             self.logs.name(name, &reference);
             let mut built = match &planned.image.dockerfile {
                 Some(dockerfile) => self.of_dockerfile(planned.image, dockerfile, parents, reference),
                 None => self.image(planned, &cut, parents.first().map(AsRef::as_ref), reference),
             };
             self.tell(name, &built);
+            built.iter().for_each(finished);
             if let Err(BuildError::Command { log, .. }) = &mut built {
                 *log = self.logs.path(name);
             }
             built.map(Arc::new)
         };
-        let outcomes = graph::run(&parents, self.options.jobs, self.options.keep_going, work);
+        let outcomes = std::thread::scope(|scope| {
+            scope.spawn(|| ahead.work(&Workshop { observer: &(), ..self.workshop() }));
+            let _over = ahead::Over(&ahead);
+            graph::run(&parents, &urgency, self.options.jobs, self.options.keep_going, work)
+        });
         if self.interrupt.load(Ordering::Relaxed) {
             return Err(BuildError::Interrupted);
         }
@@ -248,16 +275,19 @@ impl Builder<'_> {
     }
 
     fn name(&self, built: &[BuiltImage]) -> Result<(), BuildError> {
-        let named: Vec<(Reference, Descriptor)> =
-            built.iter().map(|image| (image.reference.clone(), image.manifest.clone())).collect();
-        if named.iter().any(|(reference, descriptor)| !self.is_named(reference, descriptor)) {
-            self.layout.set_references(&named)?;
+        let known: HashMap<Reference, Digest> = self
+            .layout
+            .references()
+            .unwrap_or_default()
+            .into_iter()
+            .map(|(name, descriptor)| (name, descriptor.digest))
+            .collect();
+        let is_named = |image: &BuiltImage| known.get(&image.reference) == Some(&image.manifest.digest);
+        if !built.iter().all(is_named) {
+            let named = built.iter().map(|image| (image.reference.clone(), image.manifest.clone()));
+            self.layout.set_references(&named.collect::<Vec<_>>())?;
         }
         Ok(())
-    }
-
-    fn is_named(&self, reference: &Reference, descriptor: &Descriptor) -> bool {
-        self.layout.find(reference).ok().flatten().is_some_and(|found| found.digest == descriptor.digest)
     }
 
     fn tell(&self, image: &ImageName, built: &Result<BuiltImage, BuildError>) {
@@ -304,8 +334,8 @@ impl Builder<'_> {
                 Step::Packages(_) => {
                     let (packages, compiling) = (planned.packages[&place].as_slice(), &planned.compiling[&place]);
                     let (groups, span) = ((cut.groups)(place), packages_span(image, step));
-                    let step =
-                        PackagesStep { image: name, packages, groups, compiling, span, workshop: self.workshop() };
+                    let (workshop, begun) = (self.workshop(), cut.begun);
+                    let step = PackagesStep { image: name, packages, groups, compiling, span, workshop, begun };
                     self.packages(&step, &mut state, &mut reports)?;
                 }
                 Step::Files(entries) => {
@@ -376,6 +406,7 @@ impl Builder<'_> {
         self.layout.put_bytes(&made.manifest)?;
         let config_digest = Digest::of(&made.config);
         let seconds = started.elapsed().as_secs_f64();
+        self.note(&reference, &steps, &config)?;
         steps.push(StepReport { id: config_digest.to_string(), kind: "config", cached, seconds });
         state.triggers = image.on_build.clone();
         state.config = Some(config.clone());
@@ -393,9 +424,21 @@ impl Builder<'_> {
         })
     }
 
+    /// Keeps what `explain` compares the image with later.
+    fn note(&self, reference: &Reference, steps: &[StepReport], config: &ImageConfig) -> Result<(), BuildError> {
+        let (key, facts) = inputs::config_facts(config);
+        let name = StepName { kind: "config", described: "configuration", key, facts: &|| facts.clone() };
+        self.note_inputs(&name, key)?;
+        let named = |step: &StepReport| Some(LastStep { kind: step.kind.to_owned(), key: step.id.parse().ok()? });
+        let configuration = LastStep { kind: name.kind.to_owned(), key };
+        let steps: Vec<LastStep> = steps.iter().filter_map(named).chain([configuration]).collect();
+        self.note_steps(reference, &steps)
+    }
+
     fn workshop(&self) -> Workshop<'_> {
         Workshop {
             cache: self.cache,
+            elsewhere: self.elsewhere,
             fetcher: self.fetcher,
             compression: self.options.compression,
             jobs: self.options.jobs,
@@ -420,6 +463,13 @@ impl Observer for Builder<'_> {
         }
         self.observer.observe(event);
     }
+}
+
+/// About how much there is to do for an image, in bytes of packages; commands take as long as some.
+fn work_of(planned: &PlannedImage<'_>) -> u64 {
+    const COMMAND: u64 = 1 << 20;
+    let packages: u64 = planned.packages.values().flatten().map(|package| package.size).sum();
+    packages + COMMAND * (1 + planned.image.steps.len() as u64)
 }
 
 /// The images that were built, and what kept the others from it: the only error, or a summary of several images.

@@ -22,6 +22,7 @@ pub struct LayerWriter<W> {
     blob: W,
     compression: Compression,
     diff: Sha256,
+    stored_size: u64,
     uncompressed_size: u64,
     unpacked_size: u64,
 }
@@ -40,7 +41,12 @@ pub struct Laid {
 impl<W: Write + Send> LayerWriter<W> {
     /// Starts an empty layer, stored in `blob`.
     pub fn new(blob: W, compression: Compression) -> Self {
-        Self { blob, compression, diff: Sha256::new(), uncompressed_size: 0, unpacked_size: 0 }
+        Self { blob, compression, diff: Sha256::new(), stored_size: 0, uncompressed_size: 0, unpacked_size: 0 }
+    }
+
+    /// Bytes stored so far.
+    pub fn stored_size(&self) -> u64 {
+        self.stored_size
     }
 
     /// Adds whole tar entries that `write` produces, `unpacked_size` bytes of content among them.
@@ -52,7 +58,8 @@ impl<W: Write + Send> LayerWriter<W> {
         let compressed = BlockWriter::new(&mut self.blob, self.compression);
         let mut hashed = Tee { hash: &mut self.diff, size: &mut self.uncompressed_size, inner: compressed };
         write(&mut hashed)?;
-        hashed.inner.finish()?;
+        let (_, stored) = hashed.inner.finish()?;
+        self.stored_size += stored;
         self.unpacked_size += unpacked_size;
         Ok(())
     }
@@ -70,7 +77,8 @@ impl<W: Write + Send> LayerWriter<W> {
 
     /// Adds whole tar entries that are compressed already, in the compression of this layer.
     pub fn segment(&mut self, stored: &Path, unpacked_size: u64) -> io::Result<()> {
-        let mut copied = CopyingReader { inner: File::open(stored)?, copy: &mut self.blob };
+        let mut copied =
+            CopyingReader { inner: File::open(stored)?, copy: &mut self.blob, copied: &mut self.stored_size };
         let mut tar = decompress(&mut copied)?;
         let mut buffer = vec![0; 1 << 17];
         loop {
@@ -188,12 +196,14 @@ impl<W: Write> Write for Tee<'_, W> {
 struct CopyingReader<'a, W> {
     inner: File,
     copy: &'a mut W,
+    copied: &'a mut u64,
 }
 
 impl<W: Write> Read for CopyingReader<'_, W> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let length = self.inner.read(buffer)?;
         self.copy.write_all(&buffer[..length])?;
+        *self.copied += length as u64;
         Ok(length)
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use oci::{Descriptor, Reference, Registry, Repository};
 use registry_client::{Client, FileSource, ImagePush, Options, PushReport, Pushed, Pusher};
 use store::{Layout, StoreError};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 
 use crate::events::{Event, Observer};
@@ -96,11 +96,28 @@ pub async fn push(
     images: &[Outgoing],
     observer: &dyn Observer,
 ) -> Result<PushTotals, PushError> {
-    let totals = push_all(client, layout, images, observer).await?;
+    let totals = push_as_they_come(client, layout, waiting(images), observer).await?;
+    push_statements(client, layout, images, totals).await
+}
+
+/// Pushes what is said about images that were pushed; adds to what that came to.
+pub async fn push_statements(
+    client: &Client,
+    layout: &Layout,
+    images: &[Outgoing],
+    totals: PushTotals,
+) -> Result<PushTotals, PushError> {
     // The observer and the totals count images, which these are not.
-    let said = push_all(client, layout, &statements(layout, images)?, &()).await?;
+    let said = push_as_they_come(client, layout, waiting(&statements(layout, images)?), &()).await?;
     let pushed_bytes = totals.pushed_bytes + said.pushed_bytes;
     Ok(PushTotals { pushed_bytes, mounted_bytes: totals.mounted_bytes + said.mounted_bytes, ..totals })
+}
+
+/// Images of which all are there.
+fn waiting(images: &[Outgoing]) -> mpsc::UnboundedReceiver<Outgoing> {
+    let (sender, receiver) = mpsc::unbounded_channel();
+    images.iter().for_each(|image| sender.send(image.clone()).expect("the receiver is here"));
+    receiver
 }
 
 /// Where what is said about images goes: into the repository of each.
@@ -119,34 +136,43 @@ fn statements(layout: &Layout, images: &[Outgoing]) -> Result<Vec<Outgoing>, Sto
     Ok(outgoing)
 }
 
-async fn push_all(
+/// Pushes images as they come, several at a time, until no more can come. Parents come before their children. The first
+/// error ends it; what is under way is given up.
+pub async fn push_as_they_come(
     client: &Client,
     layout: &Layout,
-    images: &[Outgoing],
+    mut images: mpsc::UnboundedReceiver<Outgoing>,
     observer: &dyn Observer,
 ) -> Result<PushTotals, PushError> {
     let pusher = Pusher::new(client.clone());
     let places = Arc::new(Semaphore::new(IMAGES));
     let mut running = JoinSet::new();
-    for image in images {
-        let (push, pusher, places) = (prepare(layout, image)?, pusher.clone(), Arc::clone(&places));
-        let reference = image.target.clone();
-        running.spawn(async move {
-            let _place = places.acquire_owned().await.expect("the semaphore is never closed");
-            let pushed = pusher.push(push).await;
-            (reference, pushed)
-        });
-    }
     let mut totals = PushTotals::default();
-    while let Some(done) = running.join_next().await {
-        let (reference, pushed) = done.expect("a push does not panic, and is not cancelled before the set is dropped");
-        let report = pushed
-            .map_err(|error| PushError::Registry { reference: Box::new(reference.clone()), source: Box::new(error) })?;
-        totals.add(&report);
-        let (text, already_there) = (reference.to_string(), report.unchanged);
-        observer.observe(Event::ImagePushed { reference: &text, already_there });
+    let mut more = true;
+    loop {
+        tokio::select! {
+            image = images.recv(), if more => match image {
+                Some(image) => {
+                    let (push, pusher, places) = (prepare(layout, &image)?, pusher.clone(), Arc::clone(&places));
+                    running.spawn(async move {
+                        let _place = places.acquire_owned().await.expect("the semaphore is never closed");
+                        (image.target, pusher.push(push).await)
+                    });
+                }
+                None => more = false,
+            },
+            Some(done) = running.join_next() => {
+                let (reference, pushed) =
+                    done.expect("a push does not panic, and is not cancelled before the set is dropped");
+                let failed = |source| PushError::Registry { reference: Box::new(reference.clone()), source };
+                let report = pushed.map_err(|error| failed(Box::new(error)))?;
+                totals.add(&report);
+                let (text, already_there) = (reference.to_string(), report.unchanged);
+                observer.observe(Event::ImagePushed { reference: &text, already_there });
+            }
+            else => return Ok(totals),
+        }
     }
-    Ok(totals)
 }
 
 impl PushTotals {

@@ -63,6 +63,25 @@ fn a_port_taken_by_something_else_is_an_error_that_says_so() {
 }
 
 #[test]
+fn what_is_built_is_in_the_registry_though_a_later_image_fails() {
+    let bench = Bench::with_family();
+    bench.archive(debs(), &[]);
+    bench.spec("app/image.yaml", "from: base\nfiles: [{content: x, target: /etc/x, owner: nobody-of-that-name}]\n");
+    let other = Bench::new();
+    let port = free_port();
+    let address = format!("127.0.0.1:{port}");
+    let _serving = Background(other.drystone().args(["serve", "--listen", &address]).spawn().unwrap());
+    eventually("the registry listens", Duration::from_secs(20), || {
+        std::net::TcpStream::connect(&address).map(drop).map_err(|error| error.to_string())
+    });
+    run(&mut up(&bench, port)).failure(2, &["app", "nobody-of-that-name"]);
+    let named = other.digests();
+    assert!(named.contains("/base:v1 ") && !named.contains("/app:v1 "), "{named}");
+    assert_eq!(bench.digests(), "", "the layout gets all names or none");
+    other.is_whole();
+}
+
+#[test]
 fn a_port_that_is_taken_stops_serve() {
     let bench = built();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -9,6 +9,9 @@ use super::{Builder, State, StepReport};
 use crate::error::BuildError;
 use crate::steps::accounts::{self, Wanted};
 
+/// Counts versions of what this step does; part of its key.
+pub(super) const VERSION: &str = "accounts 1";
+
 impl Builder<'_> {
     pub(super) fn accounts(
         &self,
@@ -23,7 +26,8 @@ impl Builder<'_> {
             Wanted::Groups(_) => "groups",
             Wanted::Users(_) => "users",
         };
-        let name = StepName { kind, described: &described, key };
+        let facts = || self.accounts_facts(&wanted);
+        let name = StepName { kind, described: &described, key, facts: &facts };
         self.step(image, &name, state, reports, |state| {
             let below = self.trees(&state.layers)?;
             let mut files = accounts::Files::read(&below, self.sandbox.owners(), state.epoch)?;
@@ -37,6 +41,6 @@ impl Builder<'_> {
     }
 
     pub(super) fn accounts_key(&self, wanted: &Wanted<'_>, state: &State) -> Digest {
-        self.key("accounts 1", state).field("accounts", wanted.key().as_bytes()).finish()
+        self.key(VERSION, state).field("accounts", wanted.key().as_bytes()).finish()
     }
 }

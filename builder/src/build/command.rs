@@ -10,6 +10,9 @@ use crate::error::BuildError;
 use crate::steps::commands::{self, Leaving, Runner};
 use crate::steps::mounts::{Mounts, Place};
 
+/// Counts versions of what this step does; part of its key.
+pub(super) const VERSION: &str = "run 1";
+
 impl Builder<'_> {
     pub(super) fn command(
         &self,
@@ -23,7 +26,8 @@ impl Builder<'_> {
         let mounts = Mounts::read(command, &self.inputs())?;
         let key = self.command_key(command, &mounts, state);
         let brief = commands::brief(&described);
-        let name = StepName { kind: "run", described: &brief, key };
+        let facts = self.command_facts(command, &mounts, state);
+        let name = StepName { kind: "run", described: &brief, key, facts: &|| facts.clone() };
         self.step(image, &name, state, reports, |state| {
             self.must_run(|| command_cannot_run(image, command))?;
             let below = self.trees(&state.layers)?;
@@ -58,7 +62,7 @@ impl Builder<'_> {
 
     pub(super) fn command_key(&self, command: &Command, mounts: &Mounts<'_>, state: &State) -> Digest {
         let (env, workdir) = surroundings(state);
-        self.key("run 1", state)
+        self.key(VERSION, state)
             .field("command", commands::key(command, mounts).as_bytes())
             .list("env", &env)
             .field("workdir", &workdir)

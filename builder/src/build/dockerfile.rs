@@ -105,7 +105,9 @@ impl Builder<'_> {
             let stages: BTreeMap<usize, Arc<Stage>> = need.stages.iter().copied().zip(done.iter().cloned()).collect();
             StageBuild::new(self, recipe, &arguments, need, stages, need.stage == target).build().map(Arc::new)
         };
-        let mut outcomes = graph::run(&parents, self.options.jobs, false, work);
+        // First the stage that the most others wait for.
+        let urgency = graph::remaining(&parents, &vec![1; parents.len()]);
+        let mut outcomes = graph::run(&parents, &urgency, self.options.jobs, false, work);
         let last = outcomes.pop().expect("the target is the last");
         let failed = outcomes.into_iter().find_map(|outcome| match outcome {
             Outcome::Failed(error) => Some(error),

@@ -11,6 +11,9 @@ use super::{Builder, State, StepReport};
 use crate::error::BuildError;
 use crate::steps::files::{Files, Inputs};
 
+/// Counts versions of what this step does; part of its key.
+pub(super) const VERSION: &str = "files 1";
+
 impl Builder<'_> {
     pub(super) fn files(
         &self,
@@ -20,7 +23,8 @@ impl Builder<'_> {
         reports: &mut Vec<StepReport>,
     ) -> Result<(), BuildError> {
         let key = self.files_key(files, state);
-        let name = StepName { kind: "files", described: "files", key };
+        let facts = || self.files_facts(files);
+        let name = StepName { kind: "files", described: "files", key, facts: &facts };
         self.step(image, &name, state, reports, |state| {
             let below = self.trees(&state.layers)?;
             let layer = self.layer(key, image, &files.describe(), Vec::new(), |layer| {
@@ -45,6 +49,6 @@ impl Builder<'_> {
     }
 
     pub(super) fn files_key(&self, files: &Files, state: &State) -> Digest {
-        self.key("files 1", state).field("files", files.key().as_bytes()).finish()
+        self.key(VERSION, state).field("files", files.key().as_bytes()).finish()
     }
 }

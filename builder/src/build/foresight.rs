@@ -128,14 +128,17 @@ impl Builder<'_> {
         Ok(image)
     }
 
-    /// Whether the result of a step is known and its layer is at hand; nothing is touched.
-    fn is_kept(&self, key: Digest) -> bool {
+    /// Whether the result of a step is known and its layer is at hand; no layer is touched.
+    pub(super) fn is_kept(&self, key: Digest) -> bool {
         if self.options.no_cache {
             return false;
         }
+        self.borrow_record(key);
         let Ok(Some(record)) = self.cache.get_json::<StepRecord>(Area::Steps, key) else { return false };
         record.layers.iter().all(|StoredLayer { key, layer }| {
-            self.layout.has_blob(layer.digest, layer.size) || self.cache.file(Area::Layers, *key).is_some()
+            self.layout.has_blob(layer.digest, layer.size)
+                || self.cache.file(Area::Layers, *key).is_some()
+                || self.elsewhere.has_layer(layer.digest)
         })
     }
 }

@@ -1,25 +1,29 @@
 //! Steps that lay packages: segments, the layers of groups, and the scripts that follow.
 
 use std::sync::PoisonError;
-use std::sync::atomic::Ordering;
 
-use content::{Digest, FramedHasher};
+use content::Digest;
 use layer::record::TreeDir;
 use layer::view::View;
 use spec::{Diagnostic, ImageName, Span, Step};
 use store::Area;
 
+use super::lend::{group_record_key, parts_key};
 use super::step::{StepName, StepRecord, StoredLayer};
 use super::{Builder, State, StepReport};
 use crate::cut;
 use crate::error::BuildError;
 use crate::package::segment::Segment;
+use crate::parallel::map;
 use crate::plan::LockedPackage;
 use crate::python::Compiling;
 use crate::steps::bytecode::Compiler;
 use crate::steps::commands::Leaving;
 use crate::steps::configure::{self, Waiting};
 use crate::steps::packages::{Ground, Group, Workshop, right_directories};
+
+/// Counts versions of what this step does; part of its key.
+pub(super) const VERSION: &str = "packages 5";
 
 /// A step that lays packages, as it is done.
 pub(super) struct PackagesStep<'a> {
@@ -33,6 +37,8 @@ pub(super) struct PackagesStep<'a> {
     /// Where the spec asks for them.
     pub(super) span: &'a Span,
     pub(super) workshop: Workshop<'a>,
+    /// Called when the packages have to be laid.
+    pub(super) begun: &'a (dyn Fn() + Sync),
 }
 
 impl PackagesStep<'_> {
@@ -79,9 +85,11 @@ impl Builder<'_> {
         }
         let key = self.packages_key(packages, step.groups, step.compiling, state);
         let described = counted(packages.len());
-        let name = StepName { kind: "packages", described: &described, key };
+        let facts = || self.packages_facts(packages, step.groups, step.compiling);
+        let name = StepName { kind: "packages", described: &described, key, facts: &facts };
         let before = state.layers.len();
         self.step(image, &name, state, reports, |state| {
+            (step.begun)();
             let below = self.trees(&state.layers)?;
             match self.lay(step, &below, state) {
                 // What the disk damaged can be made again.
@@ -103,15 +111,13 @@ impl Builder<'_> {
         let newest = segments.iter().map(|segment| segment.record.date).max().unwrap_or(0);
         let epoch = self.options.epoch.unwrap_or_else(|| state.epoch.max(newest));
         let ground = Ground::survey(&segments, below)?;
-        let mut layers = Vec::with_capacity(step.groups.len());
-        for (place, members) in step.groups.iter().enumerate() {
-            if self.interrupt.load(Ordering::Relaxed) {
-                return Err(BuildError::Interrupted);
-            }
-            let group = Group::new(members.iter().map(|member| &segments[*member]).collect(), &ground, place == 0);
+        let groups: Vec<(usize, &cut::Group)> = step.groups.iter().enumerate().collect();
+        let layers = map(&groups, self.options.jobs, self.interrupt, |(place, members)| {
+            let group = Group::new(members.iter().map(|member| &segments[*member]).collect(), &ground, *place == 0);
             let labels = members.iter().map(|member| step.packages[*member].label()).collect();
-            layers.push(self.group(step.image, &group, labels)?);
-        }
+            let _place = self.places.take();
+            self.group(step.image, &group, labels)
+        })?;
         Ok(StepRecord { layers, epoch })
     }
 
@@ -124,11 +130,14 @@ impl Builder<'_> {
     ) -> Result<StoredLayer, BuildError> {
         let key = group.key();
         let made = || self.groups.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let record_key = FramedHasher::new("group record").field("group", key.as_bytes()).finish();
+        let record_key = group_record_key(key);
         let _laying = self.cache.lock(Area::Layers, key, &mut || {})?;
         let known = made().get(&key).cloned();
         let found = match known {
-            None if !self.options.no_cache => self.cache.get_json(Area::Steps, record_key)?,
+            None if !self.options.no_cache => {
+                self.borrow_record(record_key);
+                self.cache.get_json(Area::Steps, record_key)?
+            }
             found => found,
         };
         if let Some(found) = found
@@ -138,13 +147,14 @@ impl Builder<'_> {
             return Ok(found);
         }
         let made_by = format!("drystone: {}", counted(labels.len()));
-        let mut stands_alone = false;
+        let (mut stands_alone, mut parts) = (false, Vec::new());
         let laid = self.layer(key, image, &made_by, labels, |layer| {
-            stands_alone = group.lay(layer)?;
+            (stands_alone, parts) = group.lay(layer)?;
             Ok(true)
         })?;
         let mut stored = laid.expect("a group has packages");
         stored.layer.stands_alone = stands_alone;
+        self.cache.put_json(Area::Steps, parts_key(key), &parts)?;
         self.cache.put_json(Area::Steps, record_key, &stored)?;
         made().insert(key, stored.clone());
         Ok(stored)
@@ -160,7 +170,8 @@ impl Builder<'_> {
     ) -> Result<(), BuildError> {
         let PackagesStep { image, packages, compiling, .. } = step;
         let key = self.configure_key(state);
-        let name = StepName { kind: "configure", described: "maintainer scripts", key };
+        let facts = || self.configure_facts();
+        let name = StepName { kind: "configure", described: "maintainer scripts", key, facts: &facts };
         self.step(image, &name, state, reports, |state| {
             let laid = self.trees(&state.layers)?;
             let stack = (laid.as_slice(), before);
@@ -191,7 +202,7 @@ impl Builder<'_> {
     ) -> Digest {
         let digests: Vec<&[u8; 32]> = packages.iter().map(|package| package.sha256.as_bytes()).collect();
         let groups = groups.iter().map(|group| group.iter().map(usize::to_string).collect::<Vec<_>>().join(" "));
-        self.key("packages 5", state)
+        self.key(VERSION, state)
             .list("debs", digests)
             .list("groups", groups.collect::<Vec<_>>())
             .field("compiling", compiling.key())

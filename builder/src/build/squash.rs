@@ -45,6 +45,7 @@ impl Builder<'_> {
             .field("epoch", epoch.to_string())
             .finish();
         let _squashing = self.cache.lock(Area::Layers, key, &mut || {})?;
+        self.borrow_record(key);
         let known: Option<Option<StoredLayer>> = match self.options.no_cache {
             true => None,
             false => self.cache.get_json(Area::Steps, key)?,

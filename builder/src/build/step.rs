@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use spec::ImageName;
 use store::{Area, CacheWriter, StoreError};
 
+use super::inputs::Facts;
 use super::{Builder, State, StepReport};
 use crate::error::BuildError;
 use crate::events::{Event, Observer};
@@ -39,6 +40,8 @@ pub(super) struct StepName<'a> {
     pub(super) kind: &'static str,
     pub(super) described: &'a str,
     pub(super) key: Digest,
+    /// What the key is made of.
+    pub(super) facts: &'a dyn Fn() -> Facts,
 }
 
 impl Builder<'_> {
@@ -83,6 +86,7 @@ impl Builder<'_> {
                 }
             }
         };
+        self.note_inputs(name, state.key)?;
         let elapsed = started.elapsed();
         self.report(image, name, cached, elapsed, reports);
         // The layer may have been made for another image that began in the same way.
@@ -111,6 +115,7 @@ impl Builder<'_> {
         if self.options.no_cache {
             return Ok(None);
         }
+        self.borrow_record(key);
         let Some(record) = self.cache.get_json::<StepRecord>(Area::Steps, key)? else { return Ok(None) };
         for stored in &record.layers {
             if !self.is_stored(stored)? {
@@ -125,7 +130,7 @@ impl Builder<'_> {
         if self.layout.has_blob(layer.digest, layer.size) {
             return Ok(true);
         }
-        let Some(path) = self.cache.file(Area::Layers, *key) else { return Ok(false) };
+        let Some(path) = self.cache.file(Area::Layers, *key) else { return Ok(self.elsewhere.layer(layer)) };
         match self.layout.put_file_link(&path, layer.digest, layer.size) {
             Ok(()) => Ok(true),
             Err(StoreError::Damaged { .. } | StoreError::WrongSize { .. }) => {
@@ -150,7 +155,8 @@ impl Builder<'_> {
             return Ok(None);
         }
         let (stored, laid) = writer.finish()?;
-        let (path, digest, size) = stored.commit()?;
+        // The layout waits for the disk, and checks what it takes.
+        let (path, digest, size) = stored.commit_unsynced()?;
         self.layout.put_file_link(&path, digest, size)?;
         let layer = Layer {
             digest,

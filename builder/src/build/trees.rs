@@ -9,23 +9,22 @@ use super::Builder;
 use crate::error::BuildError;
 use crate::image::Layer;
 use crate::layers::{StoredTar, read_layer};
+use crate::parallel::each;
 
 impl Builder<'_> {
     /// The unpacked trees of layers, the lowest first.
     pub(super) fn trees(&self, layers: &[Layer]) -> Result<Vec<TreeDir>, BuildError> {
+        // What stands alone is unpacked once, whatever it lies on, and all of it at the same time.
+        let alone: Vec<&Layer> = layers.iter().filter(|layer| layer.stands_alone).collect();
+        each(&alone, self.options.jobs, self.interrupt, |layer| {
+            self.tree(tree_on(self.tree_key(), layer), layer, &[]).map(drop)
+        })?;
         let mut trees = Vec::with_capacity(layers.len());
         let mut chain = self.tree_key();
         for layer in layers {
-            let key = |below: Digest| {
-                FramedHasher::new("tree")
-                    .field("below", below.as_bytes())
-                    .field("layer", layer.diff_id.0.as_bytes())
-                    .finish()
-            };
-            chain = key(chain);
-            // What stands alone is unpacked once, whatever it lies on.
+            chain = tree_on(chain, layer);
             let tree = match layer.stands_alone {
-                true => self.tree(key(self.tree_key()), layer, &[])?,
+                true => self.tree(tree_on(self.tree_key(), layer), layer, &[])?,
                 false => self.tree(chain, layer, &trees)?,
             };
             trees.push(tree);
@@ -57,4 +56,10 @@ impl Builder<'_> {
         unpacker.finish()?;
         Ok(TreeDir::new(new.commit(key)?.join(TREE)))
     }
+}
+
+/// The key of a layer's tree over what is below it.
+fn tree_on(below: Digest, layer: &Layer) -> Digest {
+    let key = FramedHasher::new("tree").field("below", below.as_bytes());
+    key.field("layer", layer.diff_id.0.as_bytes()).finish()
 }

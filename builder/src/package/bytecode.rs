@@ -19,9 +19,10 @@ use serde::{Deserialize, Serialize};
 use store::{Area, Cache, CacheWriter};
 
 use crate::error::BuildError;
-use crate::package::segment::{Directory, Segment, merged};
+use crate::package::segment::{Directory, Segment, is_settled, merged};
 use crate::plan::LockedPackage;
 use crate::python::Interpreter;
+use crate::remote::Elsewhere;
 
 /// Counts versions of what is compiled and how; part of every key.
 const VERSION: &str = "bytecode 1";
@@ -33,6 +34,8 @@ pub struct Bytecode {
     pub key: Digest,
     /// The compressed run of tar entries, without directories.
     pub path: PathBuf,
+    /// Names its bytes.
+    pub digest: Digest,
     /// Bytes of the files in it.
     pub unpacked_size: u64,
     /// The directories that they are in, sorted.
@@ -54,7 +57,15 @@ pub enum Known {
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 enum Kept {
-    Made { digest: Digest, size: u64, unpacked_size: u64, directories: Vec<Directory> },
+    Made {
+        digest: Digest,
+        size: u64,
+        /// See [`Cache::boot`].
+        #[serde(default)]
+        boot: Option<String>,
+        unpacked_size: u64,
+        directories: Vec<Directory>,
+    },
     ByScript,
 }
 
@@ -106,19 +117,24 @@ impl Wanted {
 
     /// What the cache has of it.
     pub fn known(&self, cache: &Cache) -> Result<Known, BuildError> {
-        let (directories, size, unpacked_size) = match cache.get_json(Area::Segments, self.record_key())? {
-            None => return Ok(Known::Nothing),
-            Some(Kept::ByScript) => return Ok(Known::ByScript),
-            Some(Kept::Made { directories, size, unpacked_size, .. }) => (directories, size, unpacked_size),
-        };
+        let (digest, size, boot, unpacked_size, directories) =
+            match cache.get_json(Area::Segments, self.record_key())? {
+                None => return Ok(Known::Nothing),
+                Some(Kept::ByScript) => return Ok(Known::ByScript),
+                Some(Kept::Made { digest, size, boot, unpacked_size, directories }) => {
+                    (digest, size, boot, unpacked_size, directories)
+                }
+            };
         let Some(path) = cache.file(Area::Segments, self.key) else { return Ok(Known::Nothing) };
-        // One that was cut where one of its parts ends would be read without an error.
-        let is_whole = path.metadata()?.len() == size;
-        Ok(if is_whole {
-            Known::Made(Bytecode { key: self.key, path, unpacked_size, directories })
-        } else {
-            Known::Nothing
-        })
+        if !is_settled(cache, &path, (digest, size), boot.as_deref())? {
+            return Ok(Known::Nothing);
+        }
+        if boot.as_deref() != cache.boot() {
+            let (boot, directories) = (cache.boot().map(str::to_owned), directories.clone());
+            let kept = Kept::Made { digest, size, boot, unpacked_size, directories };
+            cache.put_json(Area::Segments, self.record_key(), &kept)?;
+        }
+        Ok(Known::Made(Bytecode { key: self.key, path, digest, unpacked_size, directories }))
     }
 
     /// Remembers that the package's script has to do it.
@@ -150,9 +166,9 @@ impl Wanted {
             unpacked_size += size;
         }
         let (writer, _): (CacheWriter<'_>, _) = writer.into_inner().finish()?;
-        let (_, digest, size) = writer.commit()?;
-        let directories = directories.into_values().collect();
-        let kept = Kept::Made { digest, size, unpacked_size, directories };
+        let (_, digest, size) = writer.commit_unsynced()?;
+        let (boot, directories) = (cache.boot().map(str::to_owned), directories.into_values().collect());
+        let kept = Kept::Made { digest, size, boot, unpacked_size, directories };
         Ok(cache.put_json(Area::Segments, self.record_key(), &kept)?)
     }
 
@@ -169,9 +185,26 @@ impl Wanted {
         Ok(true)
     }
 
-    fn record_key(&self) -> Digest {
-        FramedHasher::new("bytecode record").field("bytecode", self.key.as_bytes()).finish()
+    /// Brings it into the cache from elsewhere. Returns whether something came.
+    pub fn borrow(&self, elsewhere: &dyn Elsewhere) -> bool {
+        let record = self.record_key();
+        elsewhere.has(Area::Segments, record) && elsewhere.piece(self.key) && elsewhere.record(Area::Segments, record)
     }
+
+    fn record_key(&self) -> Digest {
+        record_key(self.key)
+    }
+}
+
+impl Bytecode {
+    /// The key of its record.
+    pub fn record_key(&self) -> Digest {
+        record_key(self.key)
+    }
+}
+
+fn record_key(bytecode: Digest) -> Digest {
+    FramedHasher::new("bytecode record").field("bytecode", bytecode.as_bytes()).finish()
 }
 
 /// The tree in which an interpreter left bytecode.

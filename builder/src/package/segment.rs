@@ -45,6 +45,8 @@ pub struct Segment {
     pub key: Digest,
     /// The compressed run of tar entries.
     pub path: PathBuf,
+    /// Names its bytes.
+    pub digest: Digest,
     /// What is in it.
     pub record: Record,
     /// The bytecode of its modules, if that was made apart from an image.
@@ -85,6 +87,9 @@ struct Kept {
     digest: Digest,
     /// How many they are.
     size: u64,
+    /// When they were known to be these last: see [`Cache::boot`].
+    #[serde(default)]
+    boot: Option<String>,
     record: Record,
 }
 
@@ -124,10 +129,20 @@ impl Segment {
         let writer = cache.writer(Area::Segments, key)?;
         let failed = |source| BuildError::Package { package: package.label(), source };
         let (writer, record) = make(&deb, writer, compression, left_out).map_err(failed)?;
-        let (path, digest, size) = writer.commit()?;
-        let kept = Kept { digest, size, record };
+        let (path, digest, size) = writer.commit_unsynced()?;
+        let kept = Kept { digest, size, boot: cache.boot().map(str::to_owned), record };
         cache.put_json(Area::Segments, record_key, &kept)?;
-        Ok(Self { key, path, record: kept.record, bytecode: None })
+        Ok(Self { key, path, digest, record: kept.record, bytecode: None })
+    }
+
+    /// The keys of a segment and of its record.
+    pub fn keys_of(package: &LockedPackage, compression: Compression, left_out: &BTreeSet<String>) -> (Digest, Digest) {
+        keys(package, compression, left_out)
+    }
+
+    /// The key of its record.
+    pub fn record_key(&self) -> Digest {
+        record_key(self.key)
     }
 
     /// The directories that its files are in, and those of its bytecode.
@@ -192,15 +207,37 @@ impl Segment {
     }
 
     fn cached(cache: &Cache, key: Digest, record_key: Digest) -> Result<Option<Self>, BuildError> {
-        let (Some(path), Some(kept)) =
+        let (Some(path), Some(mut kept)) =
             (cache.file(Area::Segments, key), cache.get_json::<Kept>(Area::Segments, record_key)?)
         else {
             return Ok(None);
         };
-        // A segment that was cut where one of its parts ends would be read without an error.
-        let size = fs::metadata(&path)?.len();
-        Ok((size == kept.size).then_some(Self { key, path, record: kept.record, bytecode: None }))
+        if !is_settled(cache, &path, (kept.digest, kept.size), kept.boot.as_deref())? {
+            return Ok(None);
+        }
+        if kept.boot.as_deref() != cache.boot() {
+            kept.boot = cache.boot().map(str::to_owned);
+            cache.put_json(Area::Segments, record_key, &kept)?;
+        }
+        let Kept { digest, record, .. } = kept;
+        Ok(Some(Self { key, path, digest, record, bytecode: None }))
     }
+}
+
+/// Whether a segment has the bytes that its record names. They are read if the machine was started since that was known
+/// last, because nobody waited for the disk; their number is always looked at.
+pub fn is_settled(
+    cache: &Cache,
+    path: &Path,
+    (digest, size): (Digest, u64),
+    boot: Option<&str>,
+) -> Result<bool, BuildError> {
+    // One that was cut where one of its parts ends would be read without an error.
+    if fs::metadata(path)?.len() != size {
+        return Ok(false);
+    }
+    let is_known = boot.is_some() && boot == cache.boot();
+    Ok(is_known || is_whole(VerifyingReader::new(File::open(path)?, digest, size)))
 }
 
 /// The kept `.deb` of a package. One that the disk damaged is removed, and counts as absent.
@@ -225,7 +262,11 @@ fn keys(package: &LockedPackage, compression: Compression, left_out: &BTreeSet<S
         .field("encoder", compression.encoder())
         .list("left out", left_out.iter().collect::<Vec<_>>())
         .finish();
-    (key, FramedHasher::new("segment record").field("segment", key.as_bytes()).finish())
+    (key, record_key(key))
+}
+
+fn record_key(segment: Digest) -> Digest {
+    FramedHasher::new("segment record").field("segment", segment.as_bytes()).finish()
 }
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;

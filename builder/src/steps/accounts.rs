@@ -61,6 +61,31 @@ impl Wanted<'_> {
         .finish()
     }
 
+    /// What [`Wanted::key`] names, in words: each account and what is said of it.
+    pub fn facts(&self) -> Vec<(String, String)> {
+        let number = |number: &Option<Located<u32>>| {
+            number.as_ref().map_or_else(|| "the next free number".to_owned(), |number| number.to_string())
+        };
+        let kind = |system: bool| if system { "system account" } else { "usual account" };
+        match self {
+            Self::Groups(groups) => groups
+                .iter()
+                .map(|group| {
+                    (format!("group {}", group.name.value), format!("{}, {}", number(&group.gid), kind(group.system)))
+                })
+                .collect(),
+            Self::Users(users) => users
+                .iter()
+                .map(|user| {
+                    let groups = user.group.iter().chain(&user.groups).map(|group| group.value.as_str());
+                    let said = [&number(&user.uid), kind(user.system), home(user), shell(user)].join(", ");
+                    let groups = groups.collect::<Vec<_>>().join(" ");
+                    (format!("user {}", user.name.value), format!("{said}, groups: {groups}"))
+                })
+                .collect(),
+        }
+    }
+
     /// What it is, for people.
     pub fn describe(&self) -> String {
         let (kind, names): (_, Vec<&str>) = match self {

@@ -98,7 +98,11 @@ impl Compiler<'_> {
     fn take(&self, wanted: &[Wanted], segments: &mut [Segment]) -> Result<Vec<Wanted>, BuildError> {
         let mut missing = Vec::new();
         for wanted in wanted {
-            match wanted.known(self.workshop.cache)? {
+            let mut known = wanted.known(self.workshop.cache)?;
+            if matches!(known, Known::Nothing) && wanted.borrow(self.workshop.elsewhere) {
+                known = wanted.known(self.workshop.cache)?;
+            }
+            match known {
                 Known::Made(bytecode) => segments[wanted.place].bytecode = Some(bytecode),
                 Known::ByScript => {}
                 Known::Nothing => missing.push(wanted.clone()),

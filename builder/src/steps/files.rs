@@ -86,6 +86,21 @@ impl Files {
         self.items.iter().filter_map(content).collect()
     }
 
+    /// What [`Files::key`] names, in words: for each path its content, mode and owner.
+    pub fn facts(&self) -> impl Iterator<Item = (String, String)> {
+        self.items.iter().flat_map(|item| {
+            let content = match &item.kind {
+                ItemKind::Directory => "a directory".to_owned(),
+                ItemKind::Link(target) => format!("a link to {}", String::from_utf8_lossy(target)),
+                ItemKind::File { digest, .. } => digest.to_string(),
+                ItemKind::Archive { digest, .. } => format!("archive {digest}"),
+            };
+            let owner = item.owner.as_ref().map_or_else(|| "root".to_owned(), |owner| owner.to_string());
+            let fact = |name: &str, value: String| (format!("file {} {name}", item.path), value);
+            [fact("content", content), fact("mode", format!("{:o}", item.mode)), fact("owner", owner)]
+        })
+    }
+
     /// What the history says.
     pub fn describe(&self) -> String {
         let mut paths: Vec<String> = self.items.iter().take(4).map(|item| item.path.to_string()).collect();

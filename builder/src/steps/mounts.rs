@@ -124,6 +124,25 @@ impl<'a> Mounts<'a> {
         Some(described.fold(FramedHasher::new("mounts 1"), |all, one| all.field("mount", one.as_bytes())).finish())
     }
 
+    /// What [`Mounts::key`] names, in words.
+    pub fn facts(&self) -> Vec<(String, String)> {
+        let mut facts = Vec::new();
+        for mount in &self.mounts {
+            let name = format!("mount {}", mount.target);
+            let kind = match &mount.kind {
+                Kind::Cache { id } => format!("the cache {id}"),
+                Kind::Secret(secret) => format!("the secret {}", secret.value),
+                Kind::Memory => "in memory".to_owned(),
+                Kind::Bind(files) => {
+                    facts.extend(files.facts().map(|(file, value)| (format!("{name}: {file}"), value)));
+                    "files of the family".to_owned()
+                }
+            };
+            facts.push((name, kind));
+        }
+        facts
+    }
+
     /// Makes everything ready. Where somebody else uses a cache this waits, aside from those who work.
     pub fn prepare(&self, place: &Place<'_>, pause: &Pause) -> Result<Ready, BuildError> {
         let mut ready = Ready::default();

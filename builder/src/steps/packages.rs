@@ -8,9 +8,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{self, Write};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc;
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use content::{Digest, FramedHasher};
 use debian::package::{Package, RelationField};
@@ -19,14 +18,18 @@ use layer::entry::{Entry, ImagePath, Kind, Metadata};
 use layer::record::{self, Attributes, Owners, Sidecar, TreeDir};
 use layer::view::{Finder, Found, View};
 use layer::write::EntryWriter;
+use serde::{Deserialize, Serialize};
 use store::{Area, Cache, StoreError};
 
 use crate::error::BuildError;
 use crate::events::{Event, Observer};
 use crate::fetch::Fetcher;
 use crate::layers::LayerWriter;
+use crate::package::bytecode::Bytecode;
 use crate::package::segment::{Directory, MERGED, Segment};
+use crate::parallel::{Places, each, map};
 use crate::plan::LockedPackage;
+use crate::remote::Elsewhere;
 
 /// The directories that every package's part of dpkg's database lies in.
 const ALWAYS: [&str; 4] = ["var", "var/lib", "var/lib/dpkg", "var/lib/dpkg/info"];
@@ -40,6 +43,8 @@ pub struct Workshop<'a> {
     pub cache: &'a Cache,
     /// How packages are fetched.
     pub fetcher: &'a Fetcher,
+    /// What is kept elsewhere.
+    pub elsewhere: &'a dyn Elsewhere,
     /// How segments are compressed.
     pub compression: Compression,
     /// How many threads wait for a place.
@@ -50,36 +55,6 @@ pub struct Workshop<'a> {
     pub observer: &'a dyn Observer,
     /// Whether somebody asked to stop.
     pub interrupt: &'a AtomicBool,
-}
-
-/// A number of places, each taken by one thread at a time.
-pub struct Places {
-    free: Mutex<usize>,
-    freed: Condvar,
-}
-
-/// A taken place, free again when dropped.
-struct Place<'a>(&'a Places);
-
-impl Places {
-    /// So many places, at least one.
-    pub fn new(count: usize) -> Self {
-        Self { free: Mutex::new(count.max(1)), freed: Condvar::new() }
-    }
-
-    fn take(&self) -> Place<'_> {
-        let free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut free = self.freed.wait_while(free, |free| *free == 0).unwrap_or_else(PoisonError::into_inner);
-        *free -= 1;
-        Place(self)
-    }
-}
-
-impl Drop for Place<'_> {
-    fn drop(&mut self) {
-        *self.0.free.lock().unwrap_or_else(PoisonError::into_inner) += 1;
-        self.0.freed.notify_one();
-    }
 }
 
 impl Workshop<'_> {
@@ -97,23 +72,66 @@ impl Workshop<'_> {
         Ok(segments)
     }
 
-    /// The segments of packages with all their files.
+    /// The segments of packages with all their files. While some are fetched, others are made.
     fn whole(&self, packages: &[LockedPackage]) -> Result<Vec<Segment>, BuildError> {
-        self.fetch_missing(packages)?;
-        self.parallel(packages, |package| {
-            let _place = self.places.take();
-            self.segment(package, &BTreeSet::new())
+        let missing = self.missing(packages);
+        let stopped = AtomicBool::new(false);
+        let stop = |error| {
+            stopped.store(true, Ordering::Relaxed);
+            error
+        };
+        self.announced(&missing, || {
+            std::thread::scope(|scope| {
+                let fetching = scope.spawn(|| self.fetch_each(&missing, &stopped).map_err(stop));
+                let made = map(packages, self.jobs, self.interrupt, |package| {
+                    self.fetch_if_missing(package, &stopped)?;
+                    let _place = self.places.take();
+                    self.segment(package, &BTreeSet::new())
+                });
+                let made = made.map_err(stop);
+                fetching.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+                made
+            })
         })
+    }
+
+    /// Makes segments of packages that nobody waits for yet, until `over`. What fails is left to those who will.
+    pub fn make_ahead(&self, packages: &[&LockedPackage], over: &AtomicBool) {
+        let is_there = |package: &&LockedPackage| {
+            Segment::is_kept(self.cache, package, self.compression) || self.is_elsewhere(package)
+        };
+        let missing: Vec<&LockedPackage> = packages.iter().copied().filter(|package| !is_there(package)).collect();
+        let stop = || over.store(true, Ordering::Relaxed);
+        std::thread::scope(|scope| {
+            scope.spawn(|| self.fetch_each(&missing, over).unwrap_or_else(|_| stop()));
+            let made = each(&missing, self.jobs, self.interrupt, |package| {
+                self.fetch_if_missing(package, over)?;
+                let _place = self.places.take();
+                self.segment(package, &BTreeSet::new()).map(drop)
+            });
+            made.unwrap_or_else(|_| stop());
+        });
     }
 
     /// One segment. Where it must be made and the `.deb` is gone, or turned out to be damaged, that is fetched again.
     fn segment(&self, package: &LockedPackage, left_out: &BTreeSet<String>) -> Result<Segment, BuildError> {
+        self.borrow(package, left_out);
         match Segment::of(self.cache, package, self.compression, left_out) {
             Err(BuildError::Store(StoreError::Missing { .. })) => {
-                self.fetch_all(&[package])?;
+                self.announced(&[package], || self.fetch(package))?;
                 Segment::of(self.cache, package, self.compression, left_out)
             }
             other => other,
+        }
+    }
+
+    /// Takes a segment from elsewhere that is not here.
+    fn borrow(&self, package: &LockedPackage, left_out: &BTreeSet<String>) {
+        let (key, record) = Segment::keys_of(package, self.compression, left_out);
+        let is_here = |key| self.cache.file(Area::Segments, key).is_some();
+        if self.elsewhere.has(Area::Segments, record) && !(is_here(key) && is_here(record)) {
+            // Where only one of the two comes, the segment is made here.
+            let _ = self.elsewhere.piece(key) && self.elsewhere.record(Area::Segments, record);
         }
     }
 
@@ -130,22 +148,52 @@ impl Workshop<'_> {
         Ok(damaged)
     }
 
-    /// Fetches the packages whose `.deb` is neither kept nor needed no more because its segment is.
-    fn fetch_missing(&self, packages: &[LockedPackage]) -> Result<(), BuildError> {
-        let missing: Vec<&LockedPackage> = packages
-            .iter()
-            .filter(|package| self.cache.file(Area::Debs, package.sha256).is_none())
-            .filter(|package| !Segment::is_kept(self.cache, package, self.compression))
-            .collect();
-        if missing.is_empty() { Ok(()) } else { self.fetch_all(&missing) }
+    /// The packages whose `.deb` is neither kept nor needed no more because its segment is.
+    fn missing<'p>(&self, packages: &'p [LockedPackage]) -> Vec<&'p LockedPackage> {
+        packages.iter().filter(|package| self.is_missing(package)).collect()
     }
 
-    fn fetch_all(&self, missing: &[&LockedPackage]) -> Result<(), BuildError> {
+    fn is_missing(&self, package: &LockedPackage) -> bool {
+        self.cache.file(Area::Debs, package.sha256).is_none()
+            && !Segment::is_kept(self.cache, package, self.compression)
+            && !self.is_elsewhere(package)
+    }
+
+    fn is_elsewhere(&self, package: &LockedPackage) -> bool {
+        let (_, record) = Segment::keys_of(package, self.compression, &BTreeSet::new());
+        self.elsewhere.has(Area::Segments, record)
+    }
+
+    /// Waits for whoever fetches it, or does it. Gives up if `stopped`: somebody then has the reason.
+    fn fetch_if_missing(&self, package: &LockedPackage, stopped: &AtomicBool) -> Result<(), BuildError> {
+        if stopped.load(Ordering::Relaxed) {
+            return Err(BuildError::Interrupted);
+        }
+        if self.is_missing(package) { self.fetch(package) } else { Ok(()) }
+    }
+
+    /// Fetches packages, several at a time, until `stopped`.
+    fn fetch_each(&self, missing: &[&LockedPackage], stopped: &AtomicBool) -> Result<(), BuildError> {
+        each(missing, FETCHES, self.interrupt, |package| match stopped.load(Ordering::Relaxed) {
+            true => Ok(()),
+            false => self.fetch(package),
+        })
+    }
+
+    /// Says before and after `work` that files are fetched meanwhile, if any are.
+    fn announced<T>(
+        &self,
+        missing: &[&LockedPackage],
+        work: impl FnOnce() -> Result<T, BuildError>,
+    ) -> Result<T, BuildError> {
+        if missing.is_empty() {
+            return work();
+        }
         let bytes = missing.iter().map(|package| package.size).sum();
         self.observer.observe(Event::FetchStarted { files: missing.len(), bytes });
-        each(missing, FETCHES, self.interrupt, |package| self.fetch(package))?;
+        let done = work()?;
         self.observer.observe(Event::FetchFinished);
-        Ok(())
+        Ok(done)
     }
 
     fn fetch(&self, package: &LockedPackage) -> Result<(), BuildError> {
@@ -162,55 +210,6 @@ impl Workshop<'_> {
         writer.commit_content(package.size)?;
         Ok(())
     }
-
-    fn parallel<T: Send>(
-        &self,
-        packages: &[LockedPackage],
-        work: impl Fn(&LockedPackage) -> Result<T, BuildError> + Sync,
-    ) -> Result<Vec<T>, BuildError> {
-        let done = Mutex::new(BTreeMap::new());
-        let places: Vec<usize> = (0..packages.len()).collect();
-        each(&places, self.jobs, self.interrupt, |place| {
-            let value = work(&packages[**place])?;
-            done.lock().expect("no holder panics").insert(**place, value);
-            Ok(())
-        })?;
-        Ok(done.into_inner().expect("no holder panics").into_values().collect())
-    }
-}
-
-/// Calls `work` for each item on some threads; the first error stops the rest.
-fn each<T: Sync>(
-    items: &[T],
-    threads: usize,
-    interrupt: &AtomicBool,
-    work: impl Fn(&&T) -> Result<(), BuildError> + Sync,
-) -> Result<(), BuildError> {
-    let next = AtomicUsize::new(0);
-    let (errors, first) = mpsc::channel();
-    let failed = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        for _ in 0..threads.clamp(1, items.len().max(1)) {
-            let (errors, next, failed, work) = (errors.clone(), &next, &failed, &work);
-            scope.spawn(move || {
-                while let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    if failed.load(Ordering::Relaxed) || interrupt.load(Ordering::Relaxed) {
-                        return;
-                    }
-                    if let Err(error) = work(&item) {
-                        failed.store(true, Ordering::Relaxed);
-                        // The receiver lives until all threads are done.
-                        let _ = errors.send(error);
-                    }
-                }
-            });
-        }
-    });
-    drop(errors);
-    if interrupt.load(Ordering::Relaxed) {
-        return Err(BuildError::Interrupted);
-    }
-    first.try_iter().next().map_or(Ok(()), Err)
 }
 
 /// For each package, its files that another package of the same step replaces. Two packages that ship the same file
@@ -294,6 +293,21 @@ impl Ground {
     }
 }
 
+/// A segment in the layer of a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Part {
+    /// Under which its bytes are kept.
+    pub key: Digest,
+    /// Under which its record is kept.
+    pub record: Digest,
+    /// Where in the layer, as stored, it begins.
+    pub offset: u64,
+    /// How many bytes it has.
+    pub size: u64,
+    /// Names them.
+    pub digest: Digest,
+}
+
 /// Some packages of a step, which become one layer. Their order is that of the layer.
 pub struct Group<'a> {
     segments: Vec<&'a Segment>,
@@ -326,20 +340,30 @@ impl<'a> Group<'a> {
     }
 
     /// Lays the group: first all directories that its packages ship, with the attributes of the first that ships each,
-    /// and then every package's segment with its bytecode. Returns whether the layer's files are the same whatever lies below.
-    pub fn lay<W: Write + Send>(&self, layer: &mut LayerWriter<W>) -> io::Result<bool> {
+    /// and then every package's segment with its bytecode. Returns whether the layer's files are the same whatever lies
+    /// below, and where the segments are.
+    pub fn lay<W: Write + Send>(&self, layer: &mut LayerWriter<W>) -> io::Result<(bool, Vec<Part>)> {
         let entries = self.directories()?;
         layer.entries(0, |writer| {
             let mut writer = EntryWriter::new(writer);
             entries.iter().try_for_each(|entry| writer.write_empty(entry))
         })?;
+        let mut parts = Vec::new();
+        let mut part = |key, record, digest, path: &Path, unpacked_size| {
+            let offset = layer.stored_size();
+            layer.segment(path, unpacked_size)?;
+            parts.push(Part { key, record, offset, size: layer.stored_size() - offset, digest });
+            io::Result::Ok(())
+        };
         for segment in &self.segments {
-            layer.segment(&segment.path, segment.record.unpacked_size)?;
+            let Segment { key, digest, path, record, .. } = segment;
+            part(*key, segment.record_key(), *digest, path, record.unpacked_size)?;
             if let Some(bytecode) = &segment.bytecode {
-                layer.segment(&bytecode.path, bytecode.unpacked_size)?;
+                let Bytecode { key, digest, path, unpacked_size, .. } = bytecode;
+                part(*key, bytecode.record_key(), *digest, path, *unpacked_size)?;
             }
         }
-        Ok(self.linked.is_empty() && self.names_all_parents(&entries)?)
+        Ok((self.linked.is_empty() && self.names_all_parents(&entries)?, parts))
     }
 
     fn directories(&self) -> io::Result<Vec<Entry>> {

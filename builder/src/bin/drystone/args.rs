@@ -15,6 +15,7 @@ use sandbox::Choice;
 
 pub use self::pull::Pull;
 use crate::destination::Destination;
+use crate::remote::CacheReference;
 
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Green.on_default().bold())
@@ -97,6 +98,11 @@ pub enum Command {
     Executor(Box<Executor>),
     /// Say what would be built: the layers of every image, who shares them, and how large they are
     Plan(Plan),
+    /// Say of each step of an image whether its result is kept, and why it would run again
+    ///
+    /// What has changed is told by comparing with the last build that had the same name, cache and kind of step: which
+    /// package has another version, which file another content, which variable another value. Nothing is built.
+    Explain(Explain),
     /// Push what the layout holds
     Push(Push),
     /// Pull images of a registry into the layout, under their own names
@@ -265,6 +271,22 @@ fn bill(text: &str) -> Result<Bill, String> {
     }
 }
 
+/// Where results of steps are shared.
+#[derive(Clone, Debug, Args)]
+pub struct SharedCacheArgs {
+    /// Take results of steps from a registry, where --cache-to stored them; may be given several times
+    ///
+    /// A cache that is not there or refuses is a warning.
+    #[arg(long, value_name = "REF|type=registry,ref=REF", help_heading = "Registries")]
+    pub cache_from: Vec<CacheReference>,
+    /// Store the results of all steps in a registry, for --cache-from; may be given several times
+    ///
+    /// Layers that the registry has already are not sent again. Whoever may write there decides what those build who read
+    /// from it.
+    #[arg(long, value_name = "REF|type=registry,ref=REF", help_heading = "Registries")]
+    pub cache_to: Vec<CacheReference>,
+}
+
 /// How registries are reached.
 #[derive(Clone, Debug, Args)]
 pub struct RegistryArgs {
@@ -300,6 +322,8 @@ pub struct Up {
     pub output: OutputArgs,
     #[command(flatten)]
     pub build: BuildArgs,
+    #[command(flatten)]
+    pub caches: SharedCacheArgs,
     #[command(flatten)]
     pub registry: RegistryArgs,
 }
@@ -362,6 +386,8 @@ pub struct Build {
     pub output: OutputArgs,
     #[command(flatten)]
     pub build: BuildArgs,
+    #[command(flatten)]
+    pub caches: SharedCacheArgs,
     #[command(flatten)]
     pub registry: RegistryArgs,
 }
@@ -470,6 +496,26 @@ pub struct Plan {
     pub build: BuildArgs,
     #[command(flatten)]
     pub registry: RegistryArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct Explain {
+    /// The family's directory [default: .], and then images or patterns if not all are wanted
+    #[arg(value_name = "FAMILY|IMAGE")]
+    pub names: Vec<String>,
+    /// How: for people or for programs
+    #[arg(long, value_enum, default_value_t = ListFormat::Text, value_name = "FORMAT")]
+    pub format: ListFormat,
+    #[command(flatten)]
+    pub build: BuildArgs,
+    #[command(flatten)]
+    pub registry: RegistryArgs,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ListFormat {
+    Text,
+    Json,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -6,6 +6,7 @@ pub mod diff;
 pub mod dockerfile;
 pub mod doctor;
 pub mod executor;
+pub mod explain;
 pub mod images;
 pub mod inspect;
 pub mod login;

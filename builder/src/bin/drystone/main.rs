@@ -9,6 +9,7 @@ mod online;
 mod progress;
 mod pulling;
 mod registries;
+mod remote;
 mod session;
 mod shell;
 mod table;
@@ -39,6 +40,7 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Build(command) => commands::build::run(&command, output),
         Command::Executor(command) => commands::executor::run(&command, output),
         Command::Plan(command) => commands::plan::run(&command),
+        Command::Explain(command) => commands::explain::run(&command),
         Command::Inspect(command) => commands::inspect::run(&command),
         Command::Pull(command) => commands::pull::run(&command, output),
         Command::Diff(command) => commands::diff::run(&command, output),

@@ -2,17 +2,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use content::FramedHasher;
+use content::{Digest, FramedHasher};
 use drystone::apt::archive::Archives;
 use drystone::apt::mirror::Mirrors;
 use drystone::archive::Named;
 use drystone::base::{Bases, Puller};
-use drystone::build::{Builder, BuiltImage, Groups, Options};
+use drystone::build::{Builder, BuiltImage, Groups, Options, lend};
 use drystone::bundle::carried::Carried;
 use drystone::cut::Cut;
 use drystone::events::{Event, Observer};
@@ -20,23 +21,27 @@ use drystone::fetch::Fetcher;
 use drystone::layering;
 use drystone::load::{FAMILY_FILE, IMAGE_FILE, LoadedFamily, load};
 use drystone::logs::Logs;
+use drystone::parallel::Places;
 use drystone::pause::Pause;
 use drystone::plan::{self, Plan};
+use drystone::remote::{Borrowing, Elsewhere, Lent};
 use drystone::secrets::Secrets;
 use drystone::statements::{self, Wanted};
 use drystone::steps::commands::LookAround;
 use drystone::steps::files::Inputs;
-use drystone::steps::packages::Places;
-use oci::{Platform, Reference};
-use sandbox::Sandbox;
+use oci::{Platform, Reference, Registry};
+use sandbox::{Choice, Rung, Sandbox};
 use spec::{Image, Parent, Variables};
-use store::{Cache, Layout};
+use store::{Area, Cache, Layout};
 
-use crate::args::{BuildArgs, ColorKind, MirrorArgs, Output, RegistryArgs, SecretArgument, SecretSource};
+use crate::args::{
+    BuildArgs, ColorKind, MirrorArgs, Output, RegistryArgs, SecretArgument, SecretSource, SharedCacheArgs,
+};
 use crate::destination::{self, Destination};
 use crate::failure::Failure;
 use crate::progress;
 use crate::pulling::RegistryPuller;
+use crate::remote::Caches;
 use crate::shell::{self, AtTerminal};
 
 /// Where apt keeps its sources.
@@ -57,11 +62,13 @@ pub struct Built {
     /// Where they are.
     pub layout: Arc<Layout>,
     /// Who is told of what follows.
-    pub observer: Arc<dyn Observer>,
+    observer: Arc<dyn Observer>,
     /// Set when somebody asks to stop.
     pub interrupt: Arc<AtomicBool>,
     /// When the command was started.
     pub started: Instant,
+    /// What is to be stored in remote caches.
+    pub lent: Option<Lent>,
 }
 
 impl Built {
@@ -79,13 +86,43 @@ impl Built {
     }
 }
 
+/// Where a build happens.
+pub struct Surroundings<'a> {
+    /// Where images go.
+    pub layout: &'a Arc<Layout>,
+    /// The registry of the family.
+    pub registry: &'a Registry,
+    /// Who is told.
+    pub observer: &'a Arc<dyn Observer>,
+}
+
+/// Somebody who does something with images before all of them are built.
+pub trait Follow: Sync {
+    /// All is decided, and nothing is built yet.
+    fn begin(&self, _: &Surroundings<'_>) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    /// An image is whole.
+    fn finished(&self, _: &BuiltImage) {}
+
+    /// Whether the images go to their registry.
+    fn pushes(&self) -> bool {
+        false
+    }
+}
+
+/// Nobody does.
+impl Follow for () {}
+
 /// Builds the images that `names` ask for: a family's directory first, if there is one, and then images or patterns.
-pub fn build(
+pub fn build<'a>(
     names: &[String],
     arguments: &BuildArgs,
-    registry: &RegistryArgs,
+    (shared, registry): (&'a SharedCacheArgs, &RegistryArgs),
     output: Output,
-) -> Result<Built, Failure> {
+    follower: &dyn Follow,
+) -> Result<(Built, Option<Caches<'a>>), Failure> {
     let started = Instant::now();
     let (loaded, patterns) = load_family(names, arguments)?;
     let place = Workplace::open(arguments, output)?;
@@ -105,14 +142,33 @@ pub fn build(
         let text = format!("nobody signs the source `{source}`: the family says `trusted: true`");
         observer.observe(Event::Warning(&text));
     }
-    let registry = arguments.registry.as_ref().unwrap_or(&loaded.family.registry.value);
-    let names = references(&plan, registry.as_str(), arguments)?;
+    let home = arguments.registry.as_ref().unwrap_or(&loaded.family.registry.value);
+    let names = references(&plan, home.as_str(), arguments)?;
     let reference = |image: &Image| names[image.name.as_str()].clone();
-    let images = place.builder(arguments, &loaded.directory, &fetcher, &bases)?.build(&plan, &reference)?;
+    let home: Registry = home.as_str().parse().map_err(Failure::of)?;
+    follower.begin(&Surroundings { layout, registry: &home, observer })?;
+    let caches = Caches::new(shared, registry, observer)?;
+    let borrowing = caches.as_ref().map(|caches| Borrowing {
+        sources: caches.sources(),
+        client: caches.client().clone(),
+        runtime: caches.runtime.handle().clone(),
+        cache,
+        layout,
+        observer: observer.as_ref(),
+    });
+    let elsewhere: &dyn Elsewhere = borrowing.as_ref().map_or(&(), |borrowing| borrowing);
+    let builder = Builder { elsewhere, ..place.builder(arguments, &loaded.directory, &fetcher, &bases)? };
+    let images = builder.build(&plan, &reference, &|image| follower.finished(image))?;
+    let lent = match &caches {
+        Some(caches) if caches.wants_results() => Some(lend(cache, elsewhere, &images, follower.pushes())?),
+        _ => None,
+    };
     let inputs = Inputs { family: &loaded.directory, fetcher: &fetcher, cache };
     attach_statements(layout, &images, Some((&plan, &inputs)), arguments, observer.as_ref())?;
+    drop(builder);
+    drop(borrowing);
     let Workplace { layout, observer, interrupt, .. } = place;
-    Ok(Built { images, patterns, layout, observer, interrupt, started })
+    Ok((Built { images, patterns, layout, observer, interrupt, started, lent }, caches))
 }
 
 /// Keeps what is to be said about images.
@@ -130,6 +186,14 @@ pub fn attach_statements(
         observer.observe(Event::Note(&format!("{said} new statements about images: bills of materials, provenance")));
     }
     Ok(())
+}
+
+/// Stores the results of a build in the caches of `--cache-to`.
+pub fn store_results(built: &Built, caches: Option<&Caches<'_>>) -> Result<(), Failure> {
+    match (caches, &built.lent) {
+        (Some(caches), Some(lent)) => caches.store(&built.layout, lent),
+        _ => Ok(()),
+    }
 }
 
 /// What every build needs: places, secrets, a sandbox, and people.
@@ -185,22 +249,14 @@ impl Workplace {
         fetcher: &'a Fetcher,
         bases: &'a Bases<'a>,
     ) -> Result<Builder<'a>, Failure> {
-        let options = Options {
-            family: directory.to_path_buf(),
-            compression: arguments.compression,
-            jobs: arguments.jobs.map_or_else(processors, usize::from),
-            no_cache: arguments.no_cache,
-            keep_going: arguments.keep_going,
-            epoch: source_date_epoch()?,
-            layer_budget: arguments.layer_budget.map(usize::from),
-            recut: arguments.recut,
-        };
+        let options = options(directory, arguments)?;
         let places = Places::new(options.jobs);
         Ok(Builder {
             options,
             layout: &self.layout,
             cache: &self.cache,
             bases,
+            elsewhere: &(),
             fetcher,
             sandbox: &self.sandbox,
             observer: self.observer.as_ref(),
@@ -239,6 +295,8 @@ pub struct Planned<'a> {
     pub loaded: &'a LoadedFamily,
     /// Who fetches what it is built from.
     pub fetcher: &'a Fetcher,
+    /// Finds images that others made.
+    pub bases: &'a Bases<'a>,
 }
 
 /// Plans what [`build`] would build, and builds nothing.
@@ -277,6 +335,50 @@ pub fn plan<T>(
         names: &names,
         loaded: &loaded,
         fetcher: &fetcher,
+        bases: &bases,
+    })
+}
+
+/// Plans what [`build`] would build, and lets `then` ask a builder about it, which can run nothing. `then` also gets the
+/// patterns of the images that were asked for.
+pub fn explain<T>(
+    names: &[String],
+    arguments: &BuildArgs,
+    registry: &RegistryArgs,
+    then: impl FnOnce(&Planned<'_>, &Builder<'_>, &[String]) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    // While there is one thread.
+    let sandbox = sandbox::enter(Choice::Forced(Rung::None)).map_err(Failure::of)?;
+    let (_, patterns) = family_and_patterns(names);
+    plan(names, arguments, registry, |planned| {
+        let nothing = tempfile::tempdir().map_err(Failure::of)?;
+        // Where there is no layout yet, there is an empty one.
+        let empty = match planned.layout {
+            Some(_) => None,
+            None => Some(Layout::open_or_create(nothing.path().join("oci"))?),
+        };
+        let layout = planned.layout.or(empty.as_ref()).expect("there is one of the two");
+        let (interrupt, secrets) = (Arc::default(), Secrets::default());
+        let options = options(&planned.loaded.directory, arguments)?;
+        let builder = Builder {
+            places: Places::new(options.jobs),
+            options,
+            layout,
+            cache: planned.cache,
+            bases: planned.bases,
+            elsewhere: &(),
+            fetcher: planned.fetcher,
+            sandbox: &sandbox,
+            observer: &(),
+            interrupt: &interrupt,
+            secrets: &secrets,
+            redactor: secrets.redactor(),
+            logs: Logs::new(planned.cache.root().join(LOGS)),
+            look_around: None,
+            pause: Pause::default(),
+            groups: Groups::default(),
+        };
+        then(planned, &builder, &patterns)
     })
 }
 
@@ -345,18 +447,51 @@ fn bases<'a>(
     Bases::new(layout, cache, puller.map(|puller| puller as &dyn Puller)).relative_to(&loaded.directory)
 }
 
+fn options(directory: &Path, arguments: &BuildArgs) -> Result<Options, Failure> {
+    Ok(Options {
+        family: directory.to_path_buf(),
+        compression: arguments.compression,
+        jobs: arguments.jobs.map_or_else(processors, usize::from),
+        no_cache: arguments.no_cache,
+        keep_going: arguments.keep_going,
+        epoch: source_date_epoch()?,
+        layer_budget: arguments.layer_budget.map(usize::from),
+        recut: arguments.recut,
+    })
+}
+
 /// The directory of the packages that stand in for OpenContrail's, made when it is not there yet.
+///
+/// Making them takes longer than all else where nothing is to be built; so it is kept which ones this program makes.
 fn stand_ins(cache: &Cache) -> Result<PathBuf, Failure> {
+    let program = std::env::current_exe().and_then(std::fs::metadata).ok();
+    let known = program.map(|file| {
+        let stamp = [file.dev(), file.ino(), file.size()].map(u64::to_be_bytes);
+        let changed = [file.mtime(), file.mtime_nsec()].map(i64::to_be_bytes);
+        FramedHasher::new("stand-ins of a program 1").list("file", stamp).list("changed", changed).finish()
+    });
+    let key = known.map_or(Ok(None), |known| cache.get_json::<Digest>(Area::Steps, known))?;
+    if let Some(found) = key.map_or(Ok(None), |key| cache.tree(key))? {
+        return Ok(found);
+    }
+    let (key, found) = made_stand_ins(cache)?;
+    if let Some(known) = known {
+        cache.put_json(Area::Steps, known, &key)?;
+    }
+    Ok(found)
+}
+
+fn made_stand_ins(cache: &Cache) -> Result<(Digest, PathBuf), Failure> {
     let packages = fixtures::standins::packages();
     let digests: Vec<_> = packages.iter().map(|package| *package.digest().as_bytes()).collect();
     let kafka = fixtures::standins::kafka_tarball();
     let key = FramedHasher::new("stand-ins 1").list("packages", digests).field("kafka", kafka).finish();
     if let Some(found) = cache.tree(key)? {
-        return Ok(found);
+        return Ok((key, found));
     }
     let new = cache.new_tree()?;
     fixtures::standins::write_repository(new.path()).map_err(Failure::of)?;
-    Ok(new.commit(key)?)
+    Ok((key, new.commit(key)?))
 }
 
 /// The full name of every image of a plan.

@@ -13,6 +13,7 @@ use spec::{Diagnostic, Owner, SourceFile, Span};
 use super::Stage;
 use crate::accounts::{Accounts, Ids};
 use crate::base::Reach;
+use crate::build::inputs::Facts;
 use crate::build::step::{StepName, StepRecord};
 use crate::build::{Builder, State, StepReport};
 use crate::dockerfile::Recipe;
@@ -193,7 +194,8 @@ impl<'b> StageBuild<'b> {
         work: impl FnOnce(&State) -> Result<StepRecord, BuildError>,
     ) -> Result<(), BuildError> {
         let described = self.described(instruction);
-        let name = StepName { kind, described: &described, key };
+        let facts = || Facts::from([("instruction".to_owned(), described.clone())]);
+        let name = StepName { kind, described: &described, key, facts: &facts };
         let done = self.builder.step(&self.recipe.name, &name, &mut self.state, &mut self.reports, work);
         done.map_err(|error| error.located(&instruction.span))
     }

@@ -18,7 +18,8 @@ pub fn run(arguments: &Build, output: Output) -> Result<(), Failure> {
     }
     let destinations = &arguments.output.destinations;
     destination::check(destinations)?;
-    let built = session::build(&arguments.names, &arguments.build, &arguments.registry, output)?;
+    let remote = (&arguments.caches, &arguments.registry);
+    let (built, caches) = session::build(&arguments.names, &arguments.build, remote, output, &())?;
     let seconds = built.started.elapsed().as_secs_f64();
     if let Some(path) = &arguments.build.metadata_file {
         metadata::write(path, &built.images, PushTotals::default(), seconds)?;
@@ -36,7 +37,7 @@ pub fn run(arguments: &Build, output: Output) -> Result<(), Failure> {
     if !output.quiet {
         eprint_summary(&built);
     }
-    Ok(())
+    session::store_results(&built, caches.as_ref())
 }
 
 /// Builds one image from a Dockerfile.

@@ -1,24 +1,28 @@
-//! `drystone up`: build, push to the family's registry (starting it if need be), list, serve.
+//! `drystone up`: build, and meanwhile push what is built to the family's registry (starting it if need be); list, serve.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use drystone::build::BuiltImage;
 use drystone::events::Event;
 use drystone::listing;
-use drystone::push::{self, Outgoing};
+use drystone::push::{self, Outgoing, PushError, PushTotals};
 use oci::Registry;
+use registry_client::Client;
 use registry_server::Options;
 use store::Layout;
 use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use crate::args::{Output, Up};
 use crate::commands::{build, images};
 use crate::failure::Failure;
 use crate::registries;
-use crate::session::{self, Built};
+use crate::session::{self, Built, Follow, Surroundings};
 use crate::{destination, metadata};
 
 /// Runs the command.
@@ -29,59 +33,123 @@ pub fn run(arguments: &Up, output: Output) -> Result<(), Failure> {
         let text = "`up` lists the images on standard output: name a file, or use `drystone build`";
         return Err(Failure::Usage(text.to_owned()));
     }
-    let built = session::build(&arguments.names, &arguments.build, &arguments.registry, output)?;
-    if !output.quiet {
-        build::eprint_summary(&built);
+    let pushing = Pushing { arguments, running: Mutex::new(None) };
+    let remote = (&arguments.caches, &arguments.registry);
+    let (built, caches) = match session::build(&arguments.names, &arguments.build, remote, output, &pushing) {
+        Ok((built, caches)) => (Ok(built), caches),
+        Err(failure) => (Err(failure), None),
+    };
+    let running = pushing.running.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let Some(Running { runtime, client, outgoing, pushed, embedded, registry }) = running else {
+        return built.map(drop);
+    };
+    // No more will come.
+    drop(outgoing);
+    let done = runtime.block_on(async {
+        let built = match built {
+            Ok(built) => built,
+            Err(Failure::Interrupted) => return Err(Failure::Interrupted),
+            Err(failure) => {
+                // What could be built goes out whole.
+                let _ = pushed.await;
+                return Err(failure);
+            }
+        };
+        if !output.quiet {
+            build::eprint_summary(&built);
+        }
+        tokio::task::block_in_place(|| built.write_to(destinations))?;
+        let totals = tokio::select! {
+            totals = pushed => totals.map_err(Failure::of)??,
+            () = session::interrupted(&built.interrupt) => return Err(Failure::Interrupted),
+        };
+        let images: Vec<Outgoing> = built.images.iter().filter_map(outgoing_of).collect();
+        let totals = push::push_statements(&client, &built.layout, &images, totals).await?;
+        if let Some(path) = &arguments.build.metadata_file {
+            metadata::write(path, &built.images, totals, built.started.elapsed().as_secs_f64())?;
+        }
+        list(&built)?;
+        tokio::task::block_in_place(|| session::store_results(&built, caches.as_ref()))?;
+        if embedded.is_some() && !arguments.once {
+            say(output, &format!("serving {registry} until Ctrl-C"));
+            session::interrupted(&built.interrupt).await;
+        }
+        Ok(())
+    });
+    if let Some(embedded) = embedded {
+        runtime.block_on(embedded.stop());
     }
-    built.write_to(destinations)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::of)?;
-    let done = runtime.block_on(push_and_list(arguments, output, &built));
     runtime.shutdown_timeout(Duration::from_millis(200));
     done
 }
 
-async fn push_and_list(arguments: &Up, output: Output, built: &Built) -> Result<(), Failure> {
-    let registry = built.images.first().map(|image| image.reference.registry().clone());
-    let Some(registry) = registry else { return Err(Failure::Usage("the family has no images".to_owned())) };
-    let embedded = Embedded::start(&registry, &built.layout)?;
+/// Sends images to the registry while others are built.
+struct Pushing<'a> {
+    arguments: &'a Up,
+    running: Mutex<Option<Running>>,
+}
+
+struct Running {
+    runtime: Runtime,
+    client: Client,
+    outgoing: mpsc::UnboundedSender<Outgoing>,
+    pushed: JoinHandle<Result<PushTotals, PushError>>,
+    embedded: Option<Embedded>,
+    registry: Registry,
+}
+
+impl Follow for Pushing<'_> {
+    fn begin(&self, surroundings: &Surroundings<'_>) -> Result<(), Failure> {
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::of)?;
+        let running = runtime.block_on(start(self.arguments, surroundings))?;
+        let (client, embedded) = running;
+        let (outgoing, images) = mpsc::unbounded_channel();
+        let (layout, observer) = (Arc::clone(surroundings.layout), Arc::clone(surroundings.observer));
+        let pusher = client.clone();
+        let pushed =
+            runtime.spawn(async move { push::push_as_they_come(&pusher, &layout, images, observer.as_ref()).await });
+        let registry = surroundings.registry.clone();
+        let running = Running { runtime, client, outgoing, pushed, embedded, registry };
+        *self.running.lock().unwrap_or_else(PoisonError::into_inner) = Some(running);
+        Ok(())
+    }
+
+    fn pushes(&self) -> bool {
+        true
+    }
+
+    fn finished(&self, image: &BuiltImage) {
+        let Some(outgoing) = outgoing_of(image) else { return };
+        if let Some(running) = self.running.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
+            // Where pushing failed, whoever waits for it at the end learns why.
+            let _ = running.outgoing.send(outgoing);
+        }
+    }
+}
+
+/// An image as it goes out; nothing for one that is only a parent for others.
+fn outgoing_of(image: &BuiltImage) -> Option<Outgoing> {
+    let outgoing = || Outgoing { target: image.reference.clone(), manifest: image.manifest.clone() };
+    (!image.build_only).then(outgoing)
+}
+
+/// Starts the registry if need be, and makes sure that there is one.
+async fn start(arguments: &Up, surroundings: &Surroundings<'_>) -> Result<(Client, Option<Embedded>), Failure> {
+    let Surroundings { layout, registry, observer } = surroundings;
+    let embedded = Embedded::start(registry, layout)?;
     if let Some(embedded) = &embedded {
-        let text = format!("the embedded registry serves {} at {}", built.layout.root().display(), embedded.address);
-        built.observer.observe(Event::Note(&text));
+        let text = format!("the embedded registry serves {} at {}", layout.root().display(), embedded.address);
+        observer.observe(Event::Note(&text));
     }
     let options = registries::options_with_kept_credentials(&arguments.registry)?;
-    let client = push::client(options, Arc::clone(&built.observer))?;
-    if let Err(error) = client.ping(&registry).await {
-        let text = format!("{registry} is not a registry that can be used: {}", drystone::error::chain(&error));
-        let hint = "something else may listen there: free the port, or choose another registry with --registry";
-        return Err(Failure::with_hint(text, hint));
-    }
-    let outgoing: Vec<Outgoing> = built
-        .images
-        .iter()
-        .filter(|image| !image.build_only)
-        .map(|image| Outgoing { target: image.reference.clone(), manifest: image.manifest.clone() })
-        .collect();
-    let pushing = push::push(&client, &built.layout, &outgoing, built.observer.as_ref());
-    let totals = tokio::select! {
-        totals = pushing => totals?,
-        () = session::interrupted(&built.interrupt) => return Err(Failure::Interrupted),
-    };
-    if let Some(path) = &arguments.build.metadata_file {
-        metadata::write(path, &built.images, totals, built.started.elapsed().as_secs_f64())?;
-    }
-    list(built)?;
-    match embedded {
-        Some(embedded) if !arguments.once => {
-            say(output, &format!("serving {registry} until Ctrl-C"));
-            session::interrupted(&built.interrupt).await;
-            embedded.stop().await;
-            Ok(())
+    let client = push::client(options, Arc::clone(observer))?;
+    match client.ping(registry).await {
+        Ok(()) => Ok((client, embedded)),
+        Err(error) => {
+            let text = format!("{registry} is not a registry that can be used: {}", drystone::error::chain(&error));
+            let hint = "something else may listen there: free the port, or choose another registry with --registry";
+            Err(Failure::with_hint(text, hint))
         }
-        Some(embedded) => {
-            embedded.stop().await;
-            Ok(())
-        }
-        None => Ok(()),
     }
 }
 
