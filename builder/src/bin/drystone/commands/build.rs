@@ -16,6 +16,11 @@ pub fn run(arguments: &Build, output: Output) -> Result<(), Failure> {
     if dockerfile::is_meant(&arguments.names, &arguments.dockerfile, &arguments.build) {
         return from_dockerfile(arguments, output);
     }
+    // Nothing of a family is built for another machine than it says.
+    if let Some(platform) = arguments.dockerfile.platform.as_deref().filter(|platform| *platform != "linux/amd64") {
+        let text = format!("`{platform}`: families are built for linux/amd64 only; --platform is for Dockerfiles");
+        return Err(Failure::Usage(text));
+    }
     let destinations = &arguments.output.destinations;
     destination::check(destinations)?;
     let remote = (&arguments.caches, &arguments.registry);
