@@ -6,7 +6,7 @@ use std::io::Write as _;
 
 use content::Digest;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use drystone::cut::{Budget, Image, Piece, cut};
+use drystone::cut::{Budget, Image, Piece, Remembered, cut};
 use drystone::package::segment::Segment;
 use drystone::plan::LockedPackage;
 use fixtures::DebBuilder;
@@ -44,7 +44,7 @@ fn segments(criterion: &mut Criterion) {
     for compression in [Compression::Gzip, Compression::Zstd] {
         let forget = || {
             let (key, record) = Segment::keys_of(&package, compression, &BTreeSet::new());
-            [key, record].map(|key| cache.remove(Area::Segments, key).unwrap());
+            [key, record].iter().for_each(|key| cache.remove(Area::Segments, *key).unwrap());
         };
         let make = |()| Segment::of(&cache, &package, compression, &BTreeSet::new()).unwrap();
         group.bench_function(format!("of a .deb, {compression}"), |bencher| {
@@ -71,7 +71,8 @@ fn layers(criterion: &mut Criterion) {
             let chosen: BTreeSet<usize> =
                 (0..PACKAGES).map(|step| (step * step * (image % 13 + 1) + step) % pieces.len()).collect();
             let steps = vec![chosen.into_iter().map(|place| pieces[place]).collect()];
-            Image { name, parent: None, steps, other_layers: 1, budget: Budget::Usual, remembered: Vec::new() }
+            let (parent, remembered) = (None, Remembered::default());
+            Image { name, parent, steps, fixed_layers: 0, other_layers: vec![0, 1], budget: Budget::Usual, remembered }
         })
         .collect();
     let mut group = criterion.benchmark_group("planner");

@@ -1,7 +1,7 @@
 //! What a layer costs for each byte: compressing, reading back, hashing, writing tar entries.
 #![expect(clippy::unwrap_used, reason = "a measurement may fail")]
 
-use std::io::{Read, Write};
+use std::io::Write;
 
 use content::Digest;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
