@@ -194,3 +194,23 @@ fn what_cannot_be_stored_is_an_error_unless_that_is_allowed_and_a_wrong_spelling
         build(&bench, &["--cache-from", wrong]).0.failure(2, &["--cache-from", expected]);
     }
 }
+
+#[test]
+fn dockerfiles_share_results_too() {
+    let registry = Registry::start();
+    let build = |flag: &str| {
+        let bench = Bench::new();
+        std::fs::create_dir(bench.at("context")).unwrap();
+        std::fs::write(bench.at("context/Dockerfile"), "FROM scratch\nCOPY greeting /etc/\nWORKDIR /data\n").unwrap();
+        std::fs::write(bench.at("context/greeting"), "hello\n").unwrap();
+        let arguments =
+            ["build", "-t", "localhost:5100/one:v1", flag, &registry.cache(), "--metadata-file", "metadata.json"];
+        run(bench.drystone().args(arguments).arg("context")).success();
+        bench
+    };
+    let first = build("--cache-to");
+    assert_eq!(ran(&first).len(), 2, "{:?}", ran(&first));
+    let fresh = build("--cache-from");
+    assert!(ran(&fresh).is_empty(), "{:?}", ran(&fresh));
+    assert_eq!(fresh.digests(), first.digests());
+}

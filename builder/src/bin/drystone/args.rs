@@ -272,7 +272,7 @@ fn bill(text: &str) -> Result<Bill, String> {
 }
 
 /// Where results of steps are shared.
-#[derive(Clone, Debug, Args)]
+#[derive(Clone, Debug, Default, Args)]
 pub struct SharedCacheArgs {
     /// Take results of steps from a registry, where --cache-to stored them; may be given several times
     ///

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use drystone::error::chain;
 use drystone::events::{Event, Observer};
 use drystone::push;
-use drystone::remote::{self, Lent, Source};
+use drystone::remote::{self, Borrowing, Lent, Source};
 use oci::Reference;
 use registry_client::Client;
-use store::Layout;
+use store::{Cache, Layout};
 use tokio::runtime::Runtime;
 
 use crate::args::{RegistryArgs, SharedCacheArgs};
@@ -58,7 +58,7 @@ pub struct Caches<'a> {
     arguments: &'a SharedCacheArgs,
     client: Client,
     /// Where requests run.
-    pub runtime: Runtime,
+    runtime: Runtime,
     observer: Arc<dyn Observer>,
 }
 
@@ -77,9 +77,15 @@ impl<'a> Caches<'a> {
         Ok(Some(Self { arguments, client, runtime, observer: Arc::clone(observer) }))
     }
 
-    /// How they are reached.
-    pub fn client(&self) -> &Client {
-        &self.client
+    /// What is taken from those of `--cache-from`, for a build in this place.
+    pub fn borrowing<'b>(
+        &self,
+        cache: &'b Cache,
+        layout: &'b Layout,
+        observer: &'b Arc<dyn Observer>,
+    ) -> Borrowing<'b> {
+        let (sources, client, runtime) = (self.sources(), self.client.clone(), self.runtime.handle().clone());
+        Borrowing { sources, client, runtime, cache, layout, observer: observer.as_ref() }
     }
 
     /// Whether something is to be stored.
@@ -88,7 +94,7 @@ impl<'a> Caches<'a> {
     }
 
     /// Those of `--cache-from`; one that cannot be used is a warning.
-    pub fn sources(&self) -> Vec<Source> {
+    fn sources(&self) -> Vec<Source> {
         let mut sources = Vec::new();
         for CacheReference { reference, .. } in &self.arguments.cache_from {
             match self.runtime.block_on(remote::open(&self.client, reference)) {

@@ -24,7 +24,7 @@ use drystone::logs::Logs;
 use drystone::parallel::Places;
 use drystone::pause::Pause;
 use drystone::plan::{self, Plan};
-use drystone::remote::{Borrowing, Elsewhere, Lent};
+use drystone::remote::{Elsewhere, Lent};
 use drystone::secrets::Secrets;
 use drystone::statements::{self, Wanted};
 use drystone::steps::commands::LookAround;
@@ -148,14 +148,7 @@ pub fn build<'a>(
     let home: Registry = home.as_str().parse().map_err(Failure::of)?;
     follower.begin(&Surroundings { layout, registry: &home, observer })?;
     let caches = Caches::new(shared, registry, observer)?;
-    let borrowing = caches.as_ref().map(|caches| Borrowing {
-        sources: caches.sources(),
-        client: caches.client().clone(),
-        runtime: caches.runtime.handle().clone(),
-        cache,
-        layout,
-        observer: observer.as_ref(),
-    });
+    let borrowing = caches.as_ref().map(|caches| caches.borrowing(cache, layout, observer));
     let elsewhere: &dyn Elsewhere = borrowing.as_ref().map_or(&(), |borrowing| borrowing);
     let builder = Builder { elsewhere, ..place.builder(arguments, &loaded.directory, &fetcher, &bases)? };
     let images = builder.build(&plan, &reference, &|image| follower.finished(image))?;

@@ -57,6 +57,7 @@ fn from_dockerfile(arguments: &Build, output: Output) -> Result<(), Failure> {
         tags: arguments.build.tag.clone(),
         dockerfile: &arguments.dockerfile,
         build: &arguments.build,
+        caches: &arguments.caches,
         registry: &arguments.registry,
         destinations: &arguments.output.destinations,
     };

@@ -7,22 +7,24 @@ use std::sync::Arc;
 
 use drystone::archive::Named;
 use drystone::base::Bases;
-use drystone::build::BuiltImage;
+use drystone::build::{Builder, BuiltImage, lend};
 use drystone::dockerfile::Recipe;
 use drystone::dockerfile::context::Context;
 use drystone::fetch::Fetcher;
 use drystone::load::{DOCKERFILE, FAMILY_FILE};
 use drystone::push::{self, Outgoing, PushTotals};
+use drystone::remote::Elsewhere;
 use oci::{Platform, Reference};
 use sandbox::Network;
 use spec::dockerfile::{Dockerfile, parse};
 use spec::{ImageName, SourceFile};
 use store::ScratchDir;
 
-use crate::args::{BuildArgs, DockerfileArgs, NetworkKind, Output, RegistryArgs};
+use crate::args::{BuildArgs, DockerfileArgs, NetworkKind, Output, RegistryArgs, SharedCacheArgs};
 use crate::destination::{self, Destination};
 use crate::failure::Failure;
 use crate::pulling::RegistryPuller;
+use crate::remote::Caches;
 use crate::session::{self, Workplace};
 use crate::{metadata, registries};
 
@@ -45,6 +47,8 @@ pub struct Request<'a> {
     pub dockerfile: &'a DockerfileArgs,
     /// How anything is built.
     pub build: &'a BuildArgs,
+    /// Where results of steps are shared.
+    pub caches: &'a SharedCacheArgs,
     /// How registries are reached.
     pub registry: &'a RegistryArgs,
     /// Where the image goes besides the layout.
@@ -96,7 +100,11 @@ pub fn run(request: &Request<'_>, output: Output) -> Result<BuiltImage, Failure>
         agents: agents(&request.dockerfile.ssh)?,
         siblings: BTreeMap::new(),
     };
-    let built = place.builder(request.build, &inputs.directory, &fetcher, &bases)?.dockerfile(&recipe)?;
+    let caches = Caches::new(request.caches, request.registry, &place.observer)?;
+    let borrowing = caches.as_ref().map(|caches| caches.borrowing(&place.cache, &place.layout, &place.observer));
+    let elsewhere: &dyn Elsewhere = borrowing.as_ref().map_or(&(), |borrowing| borrowing);
+    let builder = Builder { elsewhere, ..place.builder(request.build, &inputs.directory, &fetcher, &bases)? };
+    let built = builder.dockerfile(&recipe)?;
     let names: Vec<Named> = match tags.is_empty() {
         true => vec![(by_digest(&recipe.reference, &built), built.manifest.clone())],
         false => tags.iter().map(|tag| (tag.clone(), built.manifest.clone())).collect(),
@@ -110,6 +118,10 @@ pub fn run(request: &Request<'_>, output: Output) -> Result<BuiltImage, Failure>
         true => push(request, &place, &names)?,
         false => PushTotals::default(),
     };
+    if let Some(caches) = caches.as_ref().filter(|caches| caches.wants_results()) {
+        let lent = lend(&place.cache, elsewhere, std::slice::from_ref(&built), request.dockerfile.push)?;
+        caches.store(layout, &lent)?;
+    }
     if let Some(path) = &request.dockerfile.iidfile {
         write_file(path, &built.config_digest.to_string())?;
     }

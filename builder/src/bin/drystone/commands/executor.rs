@@ -7,7 +7,7 @@ use drystone::events::Event;
 use drystone::load::DOCKERFILE;
 use oci::Registry;
 
-use crate::args::{Executor, Output, RegistryArgs};
+use crate::args::{Executor, Output, RegistryArgs, SharedCacheArgs};
 use crate::commands::dockerfile::{self, Request, reference, write_file};
 use crate::destination::Destination;
 use crate::failure::Failure;
@@ -40,6 +40,7 @@ pub fn run(arguments: &Executor, output: Output) -> Result<(), Failure> {
         tags: arguments.destination.clone(),
         dockerfile: &settings,
         build: &build,
+        caches: &SharedCacheArgs::default(),
         registry: &registry,
         destinations: &destinations,
     };
