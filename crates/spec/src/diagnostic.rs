@@ -152,13 +152,19 @@ impl std::error::Error for Diagnostics {}
 
 /// Draws the findings as a compiler would: file:line:column, the line, a caret, and a hint.
 pub fn render(diagnostics: &Diagnostics, color: bool) -> String {
-    let renderer = if color { Renderer::styled() } else { Renderer::plain() };
-    let drawn: Vec<String> = diagnostics.iter().map(|diagnostic| draw(&renderer, diagnostic)).collect();
+    let drawn: Vec<String> = diagnostics.iter().map(|diagnostic| draw(Level::ERROR, None, diagnostic, color)).collect();
     drawn.join("\n\n")
 }
 
-fn draw(renderer: &Renderer, diagnostic: &Diagnostic) -> String {
-    let mut group = Level::ERROR.primary_title(printable(&diagnostic.title)).element(snippet(diagnostic));
+/// Draws one finding; `id` stands in brackets behind the level.
+pub(crate) fn draw(level: Level<'_>, id: Option<&str>, diagnostic: &Diagnostic, color: bool) -> String {
+    let renderer = if color { Renderer::styled() } else { Renderer::plain() };
+    let title = level.primary_title(printable(&diagnostic.title));
+    let title = match id {
+        Some(id) => title.id(id),
+        None => title,
+    };
+    let mut group = title.element(snippet(diagnostic));
     if let Some((span, label)) = &diagnostic.related
         && span.file().name != diagnostic.span.file().name
     {

@@ -26,7 +26,7 @@ pub use ast::{
     Add, Argument, CommandForm, Copy, Dockerfile, Healthcheck, Instruction, Kind, Onbuild, Pair, Pairs, Run,
     RunNetwork, RunSecurity, Script, Source, Stage, Transfer,
 };
-pub use directive::{Check, Directives, Skip};
+pub use directive::{Check, Directives, RuleNames};
 pub use expand::{ExpandError, Expanded};
 pub use heredoc::Heredoc;
 pub use ignore::IgnoreRules;
@@ -56,3 +56,5 @@ pub const INSTRUCTIONS: [&str; 18] = [
     "VOLUME",
     "WORKDIR",
 ];
+
+pub(crate) use read::{Reading, SAME_NAME, read};

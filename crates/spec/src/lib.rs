@@ -10,6 +10,7 @@ mod diagnostic;
 pub mod dockerfile;
 mod graph;
 mod interpolate;
+pub mod lint;
 mod lower;
 mod model;
 pub mod schema;

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use spec::SourceFile;
 use spec::dockerfile::{
-    Arguments, CacheSharing, CommandForm, Dockerfile, Healthcheck, Instruction, Kind, MountType, RunNetwork, Scope,
-    Script, Skip, Source, parse, parse_trigger,
+    Arguments, CacheSharing, CommandForm, Dockerfile, Healthcheck, Instruction, Kind, MountType, RuleNames, RunNetwork,
+    Scope, Script, Source, parse, parse_trigger,
 };
 
 fn read(text: &str) -> Dockerfile {
@@ -313,7 +313,7 @@ fn the_head_of_the_file_is_read() {
     assert_eq!(file.directives.escape, '`');
     let check = file.directives.check.unwrap();
     assert!(check.error);
-    assert_eq!(check.skip, Skip::Rules(vec!["StageNameCasing".into(), "DL1".into()]));
+    assert_eq!(check.skip, RuleNames::Named(vec!["StageNameCasing".into(), "DL1".into()]));
     assert_eq!(file.stages[0].instructions[0].text, "RUN a  b\\");
     assert_eq!(read("# a comment\n# escape=`\nFROM x\n").directives.escape, '\\', "the head has ended before");
     assert_eq!(read("\n# escape=`\nFROM x\n").directives.escape, '\\', "the head has ended before");

@@ -81,6 +81,44 @@ pub struct Instruction {
     pub comments: Vec<Located<String>>,
 }
 
+impl Instruction {
+    /// The texts whose variables are put in place, in the order in which they stand. Those of mounts and of heredocs are
+    /// not among them: they have rules of their own.
+    pub fn words(&self) -> Vec<&Located<String>> {
+        match &self.kind {
+            Kind::Add(add) => add.transfer.words().chain(&add.checksum).collect(),
+            Kind::Copy(copy) => copy.transfer.words().collect(),
+            Kind::Arg(arguments) => arguments.iter().filter_map(|argument| argument.default.as_ref()).collect(),
+            Kind::Env(pairs) | Kind::Label(pairs) => {
+                pairs.list.iter().flat_map(|pair| [&pair.key, &pair.value]).collect()
+            }
+            Kind::Expose(words) | Kind::Volume(words) => words.iter().collect(),
+            Kind::StopSignal(word) | Kind::User(word) | Kind::Workdir(word) => vec![word],
+            Kind::Cmd(_)
+            | Kind::Entrypoint(_)
+            | Kind::Healthcheck(_)
+            | Kind::Maintainer(_)
+            | Kind::Onbuild(_)
+            | Kind::Run(_)
+            | Kind::Shell(_) => Vec::new(),
+        }
+    }
+}
+
+impl Transfer {
+    /// The sources that are paths.
+    pub fn paths(&self) -> impl Iterator<Item = &Located<String>> {
+        self.sources.iter().filter_map(|source| match source {
+            Source::Path(path) => Some(path),
+            Source::Text(_) => None,
+        })
+    }
+
+    fn words(&self) -> impl Iterator<Item = &Located<String>> {
+        self.paths().chain([&self.target]).chain(&self.chown).chain(&self.chmod).chain(&self.exclude)
+    }
+}
+
 /// What an instruction says.
 #[derive(Clone, Debug)]
 pub enum Kind {
@@ -127,6 +165,8 @@ pub struct Argument {
     pub name: Located<String>,
     /// Its default, as written; may hold variables.
     pub default: Option<Located<String>>,
+    /// The comments right above its `ARG`, without their signs; none if that declares several.
+    pub comments: Vec<Located<String>>,
 }
 
 /// Names and values, as `ENV` and `LABEL` have them.

@@ -28,24 +28,36 @@ impl Default for Directives {
 /// `# check=skip=…;error=…`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Check {
-    /// What is not looked at.
-    pub skip: Skip,
+    /// Rules that are left out.
+    pub skip: RuleNames,
+    /// Rules that are looked at although they are so only when asked for.
+    pub experimental: RuleNames,
     /// Whether a finding makes the check fail.
     pub error: bool,
 }
 
-/// Rules that are left out.
+/// Some rules, or all.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Skip {
+pub enum RuleNames {
     /// All of them.
     All,
     /// Those with these names; possibly none.
-    Rules(Vec<String>),
+    Named(Vec<String>),
 }
 
-impl Default for Skip {
+impl RuleNames {
+    fn parse(list: &str) -> Self {
+        let names = list.split(',').map(str::trim).filter(|name| !name.is_empty());
+        match list.trim().eq_ignore_ascii_case("all") {
+            true => Self::All,
+            false => Self::Named(names.map(str::to_owned).collect()),
+        }
+    }
+}
+
+impl Default for RuleNames {
     fn default() -> Self {
-        Self::Rules(Vec::new())
+        Self::Named(Vec::new())
     }
 }
 
@@ -106,13 +118,8 @@ fn check(value: Located<String>, diagnostics: &mut Diagnostics) -> Option<Locate
     for part in value.split(';').map(str::trim).filter(|part| !part.is_empty()) {
         let (key, setting) = part.split_once('=').unwrap_or((part, ""));
         match key.trim().to_ascii_lowercase().as_str() {
-            "skip" if setting.trim().eq_ignore_ascii_case("all") => check.skip = Skip::All,
-            // What is only experimental elsewhere is an ordinary rule here.
-            "experimental" => {}
-            "skip" => {
-                let names = setting.split(',').map(|name| name.trim().to_owned()).filter(|name| !name.is_empty());
-                check.skip = Skip::Rules(names.collect());
-            }
+            "skip" => check.skip = RuleNames::parse(setting),
+            "experimental" => check.experimental = RuleNames::parse(setting),
             "error" => match setting.trim().to_ascii_lowercase().as_str() {
                 "true" | "1" | "t" => check.error = true,
                 "false" | "0" | "f" => check.error = false,

@@ -131,6 +131,11 @@ impl MountFlag {
         &self.span
     }
 
+    /// The values of its options, as written.
+    pub(crate) fn texts(&self) -> impl Iterator<Item = Located<String>> {
+        self.options.iter().filter_map(|(_, value)| Some(Located::new(value.clone()?, self.span.clone())))
+    }
+
     /// Puts variables in place, and says what the mount is.
     pub fn resolve(&self, scope: &Scope) -> Result<RunMount, Diagnostics> {
         let mut mount = RunMount {

@@ -280,14 +280,16 @@ impl Reader<'_> {
             self.missing(parts, "`NAME` or `NAME=DEFAULT`");
             return None;
         }
+        let comments = if words.len() == 1 { parts.line.comments.clone() } else { Vec::new() };
         let arguments: Vec<Argument> = words
             .into_iter()
             .map(|word| match parts.line.text[word.clone()].find('=') {
                 Some(equals) => Argument {
                     name: parts.line.part(word.start..word.start + equals),
                     default: Some(parts.line.part(word.start + equals + 1..word.end)),
+                    comments: comments.clone(),
                 },
-                None => Argument { name: parts.line.part(word), default: None },
+                None => Argument { name: parts.line.part(word), default: None, comments: comments.clone() },
             })
             .collect();
         let nameless = arguments.iter().find(|argument| argument.name.is_empty());

@@ -155,6 +155,11 @@ impl Scope {
         self.arguments.contains_key(name)
     }
 
+    /// All names that are known, with a value or without.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.environment.iter().map(|(name, _)| name.as_str()).chain(self.arguments.keys().map(String::as_str))
+    }
+
     /// The environment, in its order.
     pub fn environment(&self) -> &[(String, String)] {
         &self.environment
