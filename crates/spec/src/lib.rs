@@ -6,6 +6,7 @@
 //! [`SourceFile`], and what is wrong with it leaves as [`Diagnostics`].
 
 mod assemble;
+pub mod convert;
 mod diagnostic;
 pub mod dockerfile;
 mod graph;

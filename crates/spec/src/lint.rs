@@ -239,3 +239,8 @@ impl Finder {
         self.report(rule, Diagnostic::new(span.clone(), title).label(label));
     }
 }
+
+/// The names of the programs that a script calls, in order.
+pub(crate) fn programs(script: &str) -> Vec<String> {
+    shell::commands(script).iter().map(|command| command.program().to_owned()).collect()
+}
