@@ -16,8 +16,9 @@ use super::scope::Scope;
 /// What is nested deeper was written to break a reader.
 const DEEPEST: usize = 64;
 
-/// What a text may become: variables that hold variables could otherwise double without end.
-const LONGEST_RESULT: usize = 1024 * 1024;
+/// What a text may grow by: variables that hold variables could otherwise double without end. The kernel takes none that are
+/// longer.
+const LONGEST_RESULT: usize = 128 * 1024;
 
 /// A text with its variables in place.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -58,7 +59,7 @@ pub enum ExpandError {
     #[error("variables are nested more than {DEEPEST} deep")]
     TooDeep,
     /// Too long with its variables in place.
-    #[error("with its variables in place this text is longer than {LONGEST_RESULT} bytes")]
+    #[error("with its variables in place this text grows by more than {LONGEST_RESULT} bytes")]
     TooLong,
 }
 
@@ -163,7 +164,13 @@ impl Reader<'_> {
         while let Some(letter) = self.letters.next() {
             match letter {
                 letter if Some(letter) == stop => return Ok(output),
-                '$' => self.variable()?.chars().for_each(|letter| output.push(letter)),
+                '$' => {
+                    let value = self.variable()?;
+                    if output.text.len() + value.len() > self.longest {
+                        return Err(ExpandError::TooLong);
+                    }
+                    value.chars().for_each(|letter| output.push(letter));
+                }
                 '\'' if self.lexer.quotes != QuoteStyle::Letters => output.push_whole(&self.single_quoted()?),
                 '"' if self.lexer.quotes != QuoteStyle::Letters => {
                     output.push_whole(&self.double_quoted(keeps_escapes)?);
