@@ -16,6 +16,7 @@ mod doctor;
 mod family;
 mod images;
 mod inside;
+mod lint;
 mod logins;
 mod parity;
 mod plan;

@@ -7,7 +7,7 @@
 //! 3. [`build`]: the plan → layers and images in a layout; the kinds of steps are in [`steps`]
 //! 4. [`push`]: the layout → a registry; [`pull`]: the way back
 //!
-//! Beside them, [`doctor`] says what a machine allows.
+//! Beside them, [`doctor`] says what a machine allows, and [`lint`] what had better be written otherwise.
 //!
 //! This library does not print, exit, or read the environment or the clock. What happens is told to an
 //! [`events::Observer`]; what went wrong is a [`error::BuildError`].
@@ -32,6 +32,7 @@ pub mod image;
 pub mod inventory;
 pub mod layering;
 pub mod layers;
+pub mod lint;
 pub mod listing;
 pub mod load;
 pub mod logs;

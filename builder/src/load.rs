@@ -86,13 +86,18 @@ fn image_directories(family: &Path, file: &str) -> Result<Vec<(String, PathBuf)>
 }
 
 fn read_spec(path: &Path) -> Result<SourceFile, LoadError> {
+    let bytes = read_bounded(path, LARGEST_SPEC)?;
+    Ok(SourceFile::from_bytes(path.display().to_string(), bytes)?)
+}
+
+/// Reads a file of at most `limit` bytes.
+pub(crate) fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>, LoadError> {
     let failed = |source| LoadError::Read { path: path.to_path_buf(), source };
-    let mut text = String::new();
+    let mut bytes = Vec::new();
     let file = fs::File::open(path).map_err(failed)?;
-    file.take(LARGEST_SPEC + 1).read_to_string(&mut text).map_err(failed)?;
-    if text.len() as u64 > LARGEST_SPEC {
-        let message = format!("a spec is at most {LARGEST_SPEC} bytes");
-        return Err(failed(io::Error::new(io::ErrorKind::FileTooLarge, message)));
+    file.take(limit + 1).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.len() as u64 > limit {
+        return Err(failed(io::Error::new(io::ErrorKind::FileTooLarge, format!("it is larger than {limit} bytes"))));
     }
-    Ok(SourceFile::new(path.display().to_string(), text))
+    Ok(bytes)
 }

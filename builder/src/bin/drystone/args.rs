@@ -1,5 +1,7 @@
 //! What can be said on the command line.
 
+mod convert;
+mod lint;
 mod pull;
 
 use std::path::PathBuf;
@@ -13,6 +15,8 @@ use oci::Registry;
 use registry_client::LoginScope;
 use sandbox::Choice;
 
+pub use self::convert::Convert;
+pub use self::lint::{Lint, LintFormat};
 pub use self::pull::Pull;
 use crate::destination::Destination;
 use crate::remote::CacheReference;
@@ -132,6 +136,17 @@ pub enum Command {
     Sbom(Sbom),
     /// Serve the layout as a registry
     Serve(Serve),
+    /// Look at Dockerfiles and families for what is allowed and better not done
+    ///
+    /// The exit code is 1 if a file cannot be read as what it is, or with --error-on-warning (or `# check=error=true` in
+    /// a Dockerfile) if anything is found. Nothing is fetched, so what only a base image can tell is not said.
+    Lint(Lint),
+    /// Write the image.yaml that builds the image of a Dockerfile
+    ///
+    /// Packages that apt-get installs become `packages`, copied files `files`, and the rest of the configuration what it
+    /// is called in a spec. Standard error says which lines stay commands, and which could not be converted and why; then
+    /// the exit code is 1.
+    Convert(Convert),
     /// Keep a registry's name and password, once the registry has accepted them
     ///
     /// They are kept where docker, podman, skopeo and oras find them too: in Docker's config.json, or with the

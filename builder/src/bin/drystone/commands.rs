@@ -2,6 +2,7 @@
 
 pub mod build;
 pub mod bundle;
+pub mod convert;
 pub mod diff;
 pub mod dockerfile;
 pub mod doctor;
@@ -9,6 +10,7 @@ pub mod executor;
 pub mod explain;
 pub mod images;
 pub mod inspect;
+pub mod lint;
 pub mod login;
 pub mod meta;
 pub mod plan;

@@ -48,6 +48,8 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Bundle { command } => commands::bundle::run(&command, output),
         Command::Push(command) => commands::push::run(&command, output),
         Command::Images(command) => commands::images::run(&command),
+        Command::Convert(command) => commands::convert::run(&command, output),
+        Command::Lint(command) => commands::lint::run(&command, output),
         Command::Serve(command) => commands::serve::run(&command),
         Command::Login(command) => commands::login::login(&command),
         Command::Logout(command) => commands::login::logout(&command),
