@@ -72,6 +72,16 @@ fn a_family_is_looked_at_with_its_dockerfiles() {
 }
 
 #[test]
+fn what_is_wrong_with_a_dockerfile_of_a_family_is_said_once() {
+    let files = [
+        ("family.yaml", "drystone: 1\nregistry: localhost:5100\ntag: '1'\n"),
+        ("leaf/Dockerfile", "FROM scratch\nRUNN x\n"),
+    ];
+    let finished = in_directory(&files, &["lint", "--format", "json"]).failure(1, &["1 error"]);
+    assert_eq!(rules(&finished).len(), 1, "{}", finished.stdout);
+}
+
+#[test]
 fn code_hosts_get_sarif_and_people_a_page() {
     let finished = in_directory(&[("Dockerfile", DOCKERFILE)], &["lint", "--format", "sarif"]).success();
     let document: Value = serde_json::from_str(&finished.stdout).unwrap();

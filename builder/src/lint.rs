@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use spec::dockerfile::IgnoreRules;
-use spec::lint::{Report, Selection};
+use spec::lint::{Finding, Report, Selection, Severity};
 use spec::{Diagnostics, SourceFile, Variables};
 
 use crate::load::{self, FAMILY_FILE, IMAGE_FILE, LoadError};
@@ -40,6 +40,20 @@ pub struct Looked {
     pub report: Report,
     /// How many Dockerfiles and families there were.
     pub files: usize,
+}
+
+impl Looked {
+    /// Adds a report without what has been said already: a Dockerfile that cannot be read makes its family one that
+    /// cannot be read either.
+    fn add(&mut self, mut report: Report) {
+        let said = |finding: &Finding| {
+            let span = &finding.diagnostic.span;
+            (span.file().name.trim_start_matches("./").to_owned(), span.range().start, finding.diagnostic.title.clone())
+        };
+        let known: Vec<_> = self.report.findings.iter().map(said).collect();
+        report.findings.retain(|finding| finding.severity == Severity::Warning || !known.contains(&said(finding)));
+        self.report.extend(report);
+    }
 }
 
 /// Looks at each of `paths`: a Dockerfile, a family (its directory or `family.yaml`), or a directory with Dockerfiles.
@@ -75,7 +89,7 @@ fn family(path: &Path, variables: &Variables, selection: &Selection, looked: &mu
     looked.files += 1;
     match load::load(directory, variables) {
         Ok(loaded) => looked.report.extend(spec::lint::family(&loaded.family, selection)),
-        Err(LoadError::Wrong(diagnostics)) => looked.report.extend(Report::of_errors(diagnostics)),
+        Err(LoadError::Wrong(diagnostics)) => looked.add(Report::of_errors(diagnostics)),
         Err(error) => return Err(error.into()),
     }
     let mut siblings = Vec::new();
@@ -107,7 +121,7 @@ fn dockerfile(path: &Path, siblings: &[String], selection: &Selection, looked: &
         }
         None => None,
     };
-    looked.report.extend(spec::lint::dockerfile(&file, ignore.as_ref(), siblings, selection));
+    looked.add(spec::lint::dockerfile(&file, ignore.as_ref(), siblings, selection));
     Ok(())
 }
 

@@ -20,7 +20,9 @@ pub fn family(family: &Family, selection: &Selection) -> Report {
         let title = format!("the tag `{}` says nothing of the version", family.tag.value);
         finder.find(&rules::MOVING_TAG, &family.tag.span, title, "expected a version or a date");
     }
-    family.images.iter().for_each(|found| image(found, &mut finder));
+    // What is built from a Dockerfile is looked at as one.
+    let specs = family.images.iter().filter(|image| image.dockerfile.is_none());
+    specs.for_each(|found| image(found, &mut finder));
     let mut report = Report { findings: finder.findings, is_strict: false };
     report.findings.retain(|finding| selection.includes(finding.rule, &Check::default()));
     sort(&mut report.findings);
