@@ -365,7 +365,7 @@ pub struct DockerfileArgs {
     #[arg(long, value_name = "default|NAME[=SOCKET]", help_heading = "Dockerfiles")]
     pub ssh: Vec<String>,
     /// Build for this machine; commands can only be run if this one is the same
-    #[arg(long, alias = "custom-platform", value_name = "OS/ARCH", help_heading = "Dockerfiles")]
+    #[arg(long, aliases = ["custom-platform", "customPlatform"], value_name = "OS/ARCH", help_heading = "Dockerfiles")]
     pub platform: Option<String>,
     /// Ask registries for newer images to build on, also where there is one
     #[arg(long, help_heading = "Dockerfiles")]
@@ -432,7 +432,7 @@ pub struct Executor {
     #[arg(short, long, value_name = "REFERENCE")]
     pub destination: Vec<String>,
     /// Do not push
-    #[arg(long, alias = "no-push-cache")]
+    #[arg(long)]
     pub no_push: bool,
     /// Write the image as an archive that `docker load` reads
     #[arg(long, alias = "tarPath", value_name = "FILE")]
@@ -479,24 +479,51 @@ pub struct Executor {
     /// Understood and noted: changes are found by content
     #[arg(long, alias = "snapshotMode", value_name = "MODE")]
     pub snapshot_mode: Option<String>,
-    /// Understood: nothing is left behind anyway
-    #[arg(long, hide = true)]
-    pub cleanup: bool,
-    /// Understood: it runs outside of containers too
-    #[arg(long, hide = true)]
-    pub force: bool,
-    /// Understood: commands always run so
-    #[arg(long, hide = true)]
-    pub use_new_run: bool,
-    /// Understood: -v says more, -q less
-    #[arg(long, value_name = "LEVEL", hide = true)]
-    pub verbosity: Option<String>,
+    #[command(flatten)]
+    pub understood: Understood,
     #[command(flatten)]
     pub dockerfile: DockerfileArgs,
     #[command(flatten)]
     pub build: BuildArgs,
     #[command(flatten)]
     pub registry: RegistryArgs,
+}
+
+/// Flags of kaniko that ask for nothing here: it is so anyway, or has no meaning. That they are understood is all.
+#[derive(Debug, Args)]
+pub struct Understood {
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", hide = true)]
+    cleanup: Option<bool>,
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", hide = true)]
+    force: Option<bool>,
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", hide = true)]
+    use_new_run: Option<bool>,
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", hide = true)]
+    no_push_cache: Option<bool>,
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", hide = true)]
+    skip_unused_stages: Option<bool>,
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", hide = true)]
+    compressed_caching: Option<bool>,
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", hide = true)]
+    cache_copy_layers: Option<bool>,
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", hide = true)]
+    cache_run_layers: Option<bool>,
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", hide = true)]
+    log_timestamp: Option<bool>,
+    #[arg(long, value_name = "FORMAT", hide = true)]
+    log_format: Option<String>,
+    #[arg(long, value_name = "LEVEL", hide = true)]
+    verbosity: Option<String>,
+    #[arg(long, value_name = "N", hide = true)]
+    push_retry: Option<String>,
+    #[arg(long, value_name = "N", hide = true)]
+    image_fs_extract_retry: Option<String>,
+    #[arg(long, value_name = "N", hide = true)]
+    image_download_retry: Option<String>,
+    #[arg(long, value_name = "PATH", hide = true)]
+    ignore_path: Vec<String>,
+    #[arg(long, value_name = "DIR", hide = true)]
+    kaniko_dir: Option<String>,
 }
 
 #[derive(Debug, Args)]
