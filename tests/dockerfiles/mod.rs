@@ -15,6 +15,7 @@
 //! --- archive.tar.gz = directory
 //! ```
 //!
+//! What Debian's buildah does not know is written for it in another way, as `Dockerfile.plain`; we build the `Dockerfile`.
 //! `base` is an image with busybox, root, and the user `app` (1000:1001). A line `differs: TEXT` allows a difference
 //! that begins with the text, and says after ` because ` why it is ours on purpose.
 
@@ -135,6 +136,10 @@ impl Buildah {
         let mut build = self.command();
         build.args(["bud", "-q", "--isolation", "chroot", "--format", "docker", "--pull-never", "--layers=false"]);
         let tag = format!("case-{}", case.name);
+        let plain = case.directory.join("Dockerfile.plain");
+        if plain.is_file() {
+            build.arg("-f").arg(plain);
+        }
         let built = run(build.args(["-t", &tag]).args(&case.flags).arg(&case.directory).current_dir(&case.directory));
         if built.code != Some(0) {
             return Err(built);
