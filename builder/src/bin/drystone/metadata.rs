@@ -1,7 +1,7 @@
 //! The file of `--metadata-file`: what was built and pushed, for scripts.
 
 use std::collections::BTreeMap;
-use std::io::Write;
+use std::io::{BufWriter, Write};
 use std::path::Path;
 
 use content::Digest;
@@ -103,8 +103,10 @@ pub fn write_json(path: &Path, value: &impl Serialize) -> Result<(), Failure> {
     let failed = |error: std::io::Error| Failure::new(format!("cannot write `{}`: {error}", path.display()));
     let directory = path.parent().filter(|parent| *parent != Path::new("")).unwrap_or(Path::new("."));
     let mut file = tempfile::NamedTempFile::new_in(directory).map_err(failed)?;
-    serde_json::to_writer_pretty(&mut file, value).map_err(|error| failed(error.into()))?;
-    writeln!(file).map_err(failed)?;
+    let mut out = BufWriter::new(&mut file);
+    serde_json::to_writer_pretty(&mut out, value).map_err(|error| failed(error.into()))?;
+    writeln!(out).and_then(|()| out.flush()).map_err(failed)?;
+    drop(out);
     file.as_file().sync_all().map_err(failed)?;
     file.as_file().set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644)).map_err(failed)?;
     file.persist(path).map_err(|error| failed(error.error))?;
