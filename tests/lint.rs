@@ -46,7 +46,7 @@ fn what_cannot_be_read_is_an_error() {
     let finished = in_directory(&[("x/Dockerfile", "FROM scratch\nRUNN x\n")], &["lint", "x"]).failure(1, &["1 error"]);
     assert!(finished.stdout.contains("error[DS001 InvalidSyntax]: unknown instruction `RUNN`"), "{}", finished.stdout);
     in_directory(&[("a", "b")], &["lint"]).failure(2, &["holds neither a family.yaml nor a Dockerfile"]);
-    in_directory(&[], &["lint", "none"]).failure(1, &["cannot read `none`"]);
+    in_directory(&[], &["lint", "none"]).failure(2, &["cannot read `none`"]);
     in_directory(&[("Dockerfile", DOCKERFILE)], &["lint", "--skip", "DS1O1"]).failure(2, &["no rule `DS1O1`"]);
 }
 
