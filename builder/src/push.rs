@@ -1,18 +1,23 @@
 //! Carries images from the layout to a registry: each blob once for all of them, parents before their children.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use oci::{Descriptor, Reference, Registry, Repository};
+use content::Digest;
+use oci::{Descriptor, MediaTypeExt as _, Reference, Registry, Repository};
 use registry_client::{Client, FileSource, ImagePush, Options, PushReport, Pushed, Pusher};
 use store::{Layout, StoreError};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 
 use crate::events::{Event, Observer};
-use crate::referrers;
+use crate::referrers::{self, Referrer};
 
 /// How many images are pushed at the same time; their blobs share the client's connections.
 const IMAGES: usize = 4;
+
+/// How many indexes may lie in one another.
+const MAX_DEPTH: usize = 4;
 
 /// An image to push, and where to.
 #[derive(Clone, Debug)]
@@ -30,6 +35,8 @@ pub struct PushTotals {
     pub pushed: usize,
     /// Images that the registry had.
     pub unchanged: usize,
+    /// Manifests that say something about images, and are in the registry with them.
+    pub statements: usize,
     /// Bytes of blobs sent.
     pub pushed_bytes: u64,
     /// Bytes of blobs that the registry took from another of its repositories.
@@ -50,6 +57,14 @@ pub enum PushError {
     /// The layout.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// An index lists more than the layout has.
+    #[error("cannot push {reference}: the layout does not have all that it lists: {platform} is missing")]
+    Incomplete {
+        /// The index.
+        reference: Box<Reference>,
+        /// The platform or digest of what is missing.
+        platform: String,
+    },
     /// The target has no room for the name.
     #[error("`{0}` cannot be a repository's name")]
     Name(String),
@@ -96,8 +111,18 @@ pub async fn push(
     images: &[Outgoing],
     observer: &dyn Observer,
 ) -> Result<PushTotals, PushError> {
-    let totals = push_as_they_come(client, layout, waiting(images), observer).await?;
+    let totals = push_alone(client, layout, images, observer).await?;
     push_statements(client, layout, images, totals).await
+}
+
+/// Pushes images without what is said about them.
+pub(crate) async fn push_alone(
+    client: &Client,
+    layout: &Layout,
+    images: &[Outgoing],
+    observer: &dyn Observer,
+) -> Result<PushTotals, PushError> {
+    push_as_they_come(client, layout, waiting(images), observer).await
 }
 
 /// Pushes what is said about images that were pushed; adds to what that came to.
@@ -108,9 +133,11 @@ pub async fn push_statements(
     totals: PushTotals,
 ) -> Result<PushTotals, PushError> {
     // The observer and the totals count images, which these are not.
-    let said = push_as_they_come(client, layout, waiting(&statements(layout, images)?), &()).await?;
+    let statements = statements(layout, images)?;
+    let said = push_as_they_come(client, layout, waiting(&statements), &()).await?;
     let pushed_bytes = totals.pushed_bytes + said.pushed_bytes;
-    Ok(PushTotals { pushed_bytes, mounted_bytes: totals.mounted_bytes + said.mounted_bytes, ..totals })
+    let mounted_bytes = totals.mounted_bytes + said.mounted_bytes;
+    Ok(PushTotals { pushed_bytes, mounted_bytes, statements: statements.len(), ..totals })
 }
 
 /// Images of which all are there.
@@ -123,17 +150,28 @@ fn waiting(images: &[Outgoing]) -> mpsc::UnboundedReceiver<Outgoing> {
 /// Where what is said about images goes: into the repository of each.
 fn statements(layout: &Layout, images: &[Outgoing]) -> Result<Vec<Outgoing>, StoreError> {
     let all = referrers::all(layout)?;
-    let of_image = |image: &Outgoing| {
+    let mut outgoing = Vec::new();
+    for image in images {
         let name = image.target.clone().with_tag(None);
-        referrers::of(&all, image.manifest.digest).into_iter().map(move |referrer| Outgoing {
-            target: name.clone().with_digest(Some(referrer.descriptor.digest)),
-            manifest: referrer.descriptor,
-        })
-    };
-    let mut outgoing: Vec<Outgoing> = images.iter().flat_map(of_image).collect();
+        for referrer in said_by(&all, layout, &image.manifest)? {
+            let target = name.clone().with_digest(Some(referrer.descriptor.digest));
+            outgoing.push(Outgoing { target, manifest: referrer.descriptor });
+        }
+    }
     outgoing.sort_by(|left, right| left.target.cmp(&right.target));
     outgoing.dedup_by(|left, right| left.target == right.target);
     Ok(outgoing)
+}
+
+/// What a layout's artifacts say about an image or an index, and about what that lists.
+pub(crate) fn said_about(layout: &Layout, image: &Descriptor) -> Result<Vec<Referrer>, StoreError> {
+    said_by(&referrers::all(layout)?, layout, image)
+}
+
+fn said_by(all: &[Referrer], layout: &Layout, image: &Descriptor) -> Result<Vec<Referrer>, StoreError> {
+    let listed = layout.manifests_at(image)?.into_iter().map(|(descriptor, _)| descriptor.digest);
+    let subjects: BTreeSet<Digest> = listed.chain([image.digest]).collect();
+    Ok(subjects.into_iter().flat_map(|subject| referrers::of(all, subject)).collect())
 }
 
 /// Pushes images as they come, several at a time, until no more can come. Parents come before their children. The first
@@ -188,17 +226,39 @@ impl PushTotals {
 }
 
 fn prepare(layout: &Layout, image: &Outgoing) -> Result<ImagePush, PushError> {
+    prepared(layout, image, MAX_DEPTH)
+}
+
+/// An image, or an index and before it all that it lists.
+fn prepared(layout: &Layout, image: &Outgoing, depth: usize) -> Result<ImagePush, PushError> {
     let manifest = layout.read_small(image.manifest.digest, oci::MAX_MANIFEST_SIZE)?;
     let document = layout.read_document(&image.manifest)?;
+    let mut lists = Vec::new();
+    for entry in document.manifests() {
+        let incomplete = || PushError::Incomplete {
+            reference: Box::new(image.target.clone()),
+            platform: entry.platform.as_ref().map_or_else(|| entry.digest.to_string(), ToString::to_string),
+        };
+        if depth == 0 || layout.blob_size(entry.digest).is_none() {
+            return Err(incomplete());
+        }
+        let target = image.target.clone().with_tag(None).with_digest(Some(entry.digest));
+        lists.push(prepared(layout, &Outgoing { target, manifest: entry.clone() }, depth - 1)?);
+    }
     let source = |descriptor: &Descriptor| -> Arc<dyn registry_client::BlobSource> {
         Arc::new(FileSource(layout.blob_path(descriptor.digest)))
     };
-    let blobs = document.blobs().into_iter().map(|descriptor| (descriptor.clone(), source(descriptor))).collect();
+    // A layer that may not be passed on stays where its addresses say, if it is not here.
+    let is_sent = |descriptor: &&Descriptor| {
+        !descriptor.media_type.is_foreign_layer() || layout.blob_size(descriptor.digest).is_some()
+    };
+    let blobs = document.blobs().into_iter().filter(is_sent);
     Ok(ImagePush {
         reference: image.target.clone(),
         media_type: image.manifest.media_type.clone(),
         manifest: manifest.into(),
-        blobs,
+        blobs: blobs.map(|descriptor| (descriptor.clone(), source(descriptor))).collect(),
+        lists,
     })
 }
 

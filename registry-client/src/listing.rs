@@ -1,14 +1,12 @@
-//! What a registry has: tags, repositories, referrers.
+//! What a registry has: tags, repositories.
 
-use content::Digest;
-use oci::{Descriptor, Document, Index, MAX_MANIFEST_SIZE, MediaType, Registry, Tag};
+use oci::Registry;
 use reqwest::header::LINK;
 use reqwest::{Method, Url};
 use serde::Deserialize;
 
 use crate::auth::Scope;
 use crate::client::Access;
-use crate::manifests::ManifestName;
 use crate::transport::Call;
 use crate::{Client, Error, Remote};
 
@@ -44,29 +42,6 @@ impl Client {
             place: registry.to_string(),
             said: Vec::new(),
         })
-    }
-
-    /// The manifests that say something about another one. A registry without the referrers API may keep the list
-    /// under a tag made of the digest.
-    pub async fn referrers(&self, remote: &Remote, subject: Digest) -> Result<Vec<Descriptor>, Error> {
-        let call = self.call(Method::GET, remote, &format!("referrers/{subject}"), Access::Pull)?;
-        let reply = self.send(call.header("accept", MediaType::ImageIndex)).await?;
-        if reply.status() == 200 {
-            let request = reply.request.clone();
-            let bytes = reply.bytes(MAX_MANIFEST_SIZE).await?;
-            let index: Index = serde_json::from_slice(&bytes)
-                .map_err(|error| Error::Protocol { request, reason: format!("it is no index: {error}") })?;
-            return Ok(index.manifests);
-        }
-        if reply.status() != 404 {
-            return Err(reply.refused().await);
-        }
-        drop(reply);
-        let tag: Tag = format!("sha256-{}", subject.hex()).parse().expect("these are the characters of a tag");
-        match self.get_manifest(remote, &ManifestName::Tag(tag)).await?.map(|fetched| fetched.document) {
-            Some(Document::Index(index)) => Ok(index.manifests),
-            _ => Ok(Vec::new()),
-        }
     }
 
     async fn pages<T: for<'a> Deserialize<'a>>(

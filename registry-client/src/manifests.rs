@@ -7,6 +7,7 @@ use reqwest::Method;
 use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE};
 
 use crate::client::Access;
+use crate::referrers::entry_for;
 use crate::reply::Reply;
 use crate::{Client, Error, Remote};
 
@@ -97,7 +98,8 @@ impl Client {
         Ok(FetchedManifest { descriptor: Descriptor::of(media_type, &bytes), bytes, document })
     }
 
-    /// Stores a manifest or index, whose blobs and manifests must be there.
+    /// Stores a manifest or index, whose blobs and manifests must be there. If it says something about another manifest,
+    /// and the registry does not keep a list of such, it is written into the list that clients keep.
     pub async fn put_manifest(
         &self,
         remote: &Remote,
@@ -105,23 +107,58 @@ impl Client {
         media_type: &MediaType,
         bytes: Bytes,
     ) -> Result<Digest, Error> {
+        let descriptor = Descriptor::of(media_type.clone(), &bytes);
+        // A document of a kind that we do not know is stored all the same.
+        let document = Document::parse(&bytes, Some(media_type)).ok();
+        let lists_referrers = self.put_bytes(remote, name, media_type, bytes).await?;
+        if let Some(document) = document
+            && let Some(subject) = document.subject().map(|subject| subject.digest)
+            && !lists_referrers
+        {
+            self.list_referrer(remote, subject, entry_for(&descriptor, &document)).await?;
+        }
+        Ok(descriptor.digest)
+    }
+
+    /// Stores a document. Whether the registry took note of what it is about.
+    pub(crate) async fn put_bytes(
+        &self,
+        remote: &Remote,
+        name: &ManifestName,
+        media_type: &MediaType,
+        bytes: Bytes,
+    ) -> Result<bool, Error> {
         let digest = Digest::of(&bytes);
         let call = self.call(Method::PUT, remote, &path(name), Access::Push)?;
         let reply = self.send(call.header("content-type", media_type).body(bytes)).await?;
         let reply = reply.expect(&[200, 201, 202]).await?;
         match reply.digest() {
             Some(found) if found != digest => Err(reply.protocol(format!("the registry calls {digest} {found}"))),
-            _ => Ok(digest),
+            _ => Ok(reply.headers().contains_key("oci-subject")),
         }
     }
 
     /// Deletes a tag, or a manifest with all its tags. Whether it was there.
     pub async fn delete_manifest(&self, remote: &Remote, name: &ManifestName) -> Result<bool, Error> {
+        let subject = match name {
+            ManifestName::Tag(_) => None,
+            ManifestName::Digest(digest) => self.subject_of(remote, *digest).await.map(|subject| (subject, *digest)),
+        };
         let reply = self.send(self.call(Method::DELETE, remote, &path(name), Access::Delete)?).await?;
         if reply.status() == 404 {
             return Ok(false);
         }
-        reply.expect(&[200, 202, 204]).await.map(|_| true)
+        reply.expect(&[200, 202, 204]).await?;
+        if let Some((subject, digest)) = subject {
+            self.unlist_referrer(remote, subject, digest).await?;
+        }
+        Ok(true)
+    }
+
+    /// What a manifest says something about. One that cannot be read can be deleted all the same.
+    async fn subject_of(&self, remote: &Remote, digest: Digest) -> Option<Digest> {
+        let fetched = self.get_manifest(remote, &ManifestName::Digest(digest)).await.ok()??;
+        fetched.document.subject().map(|subject| subject.digest)
     }
 }
 

@@ -138,7 +138,11 @@ impl Client {
     }
 
     /// Everything that a document lists, and the document itself, children first.
-    async fn everything(&self, remote: &Remote, named: &FetchedManifest) -> Result<Vec<FetchedManifest>, Error> {
+    pub(crate) async fn everything(
+        &self,
+        remote: &Remote,
+        named: &FetchedManifest,
+    ) -> Result<Vec<FetchedManifest>, Error> {
         let mut fetched = BTreeMap::from([(named.descriptor.digest, named.clone())]);
         let mut level = vec![named.clone()];
         for _ in 0..MAX_DEPTH {

@@ -95,6 +95,8 @@ pub(crate) struct Transport {
     pub(crate) auth: Auth,
     http: reqwest::Client,
     permits: Mutex<HashMap<Registry, Arc<Semaphore>>>,
+    /// Held while a list that clients keep is read and written.
+    pub(crate) lists: tokio::sync::Mutex<()>,
 }
 
 impl Transport {
@@ -124,7 +126,13 @@ impl Transport {
         // A small container has no certificates of its own; registries without TLS can be reached all the same.
         let with_system = builder().tls_certs_merge(certificates.clone()).build();
         let http = with_system.or_else(|_| builder().tls_certs_only(certificates).build()).map_err(Error::Setup)?;
-        Ok(Self { options, auth: Auth::default(), http, permits: Mutex::new(HashMap::new()) })
+        Ok(Self {
+            options,
+            auth: Auth::default(),
+            http,
+            permits: Mutex::default(),
+            lists: tokio::sync::Mutex::default(),
+        })
     }
 
     /// Whether a registry is spoken to without TLS.

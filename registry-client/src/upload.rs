@@ -42,11 +42,6 @@ struct Session {
     resumed: bool,
 }
 
-enum Opened {
-    Mounted,
-    Session(Session),
-}
-
 /// What a step of an upload came to.
 enum Step {
     Finished,
@@ -84,24 +79,64 @@ impl Client {
         source: &Arc<dyn BlobSource>,
         from: Option<&Repository>,
     ) -> Result<Pushed, Error> {
-        let from = from.filter(|from| **from != remote.repository);
-        let upload = Upload { client: self, remote, descriptor, source };
-        let pushed = if from.is_none() && self.head_blob(remote, descriptor).await? {
-            Pushed::AlreadyThere
-        } else {
-            upload.run(from).await?
+        if let Some(from) = from.filter(|from| **from != remote.repository)
+            && self.mount_blob(remote, descriptor, from).await?
+        {
+            return Ok(self.finished(descriptor, Pushed::Mounted));
+        }
+        if self.head_blob(remote, descriptor).await? {
+            return Ok(self.finished(descriptor, Pushed::AlreadyThere));
+        }
+        let pushed = Upload { client: self, remote, descriptor, source }.run().await?;
+        Ok(self.finished(descriptor, pushed))
+    }
+
+    /// Asks a registry to take a blob from another of its repositories. A registry that does not, or not for us, is
+    /// nothing to complain of: the blob can be sent.
+    pub async fn mount_blob(&self, remote: &Remote, descriptor: &Descriptor, from: &Repository) -> Result<bool, Error> {
+        let mut call = self.call(Method::POST, remote, "blobs/uploads/", Access::Push)?;
+        call.url
+            .query_pairs_mut()
+            .append_pair("mount", &descriptor.digest.to_string())
+            .append_pair("from", from.as_str());
+        let scope = call.scope.clone().and_pull(from);
+        let call = call.with_scope(scope);
+        let url = call.url.clone();
+        let reply = match self.send(call).await {
+            // Who may not read there may write here nevertheless; if not, the upload says so.
+            Err(Error::Unauthorized { .. }) => return Ok(false),
+            other => other?,
         };
+        match reply.status() {
+            201 => Ok(true),
+            202 => {
+                self.give_up(remote, &url, reply).await;
+                Ok(false)
+            }
+            400 | 403 | 404 | 405 => Ok(false),
+            _ => Err(reply.refused().await),
+        }
+    }
+
+    /// Closes an upload that nobody wants. A registry that cannot removes it after a time.
+    async fn give_up(&self, remote: &Remote, from: &Url, reply: Reply) {
+        let location = reply.header(LOCATION).and_then(|location| self.transport.follow(from, location).ok());
+        drop(reply);
+        if let Some(url) = location {
+            let scope = Scope::of(&remote.repository, Access::Push);
+            let _ = self.send(Call::new(Method::DELETE, url, &remote.registry, scope).once()).await;
+        }
+    }
+
+    pub(crate) fn finished(&self, descriptor: &Descriptor, pushed: Pushed) -> Pushed {
         self.options().events.event(Event::Finished { descriptor, pushed });
-        Ok(pushed)
+        pushed
     }
 }
 
 impl Upload<'_> {
-    async fn run(&self, from: Option<&Repository>) -> Result<Pushed, Error> {
-        let mut session = match self.open(from).await? {
-            Opened::Mounted => return Ok(Pushed::Mounted),
-            Opened::Session(session) => session,
-        };
+    async fn run(&self) -> Result<Pushed, Error> {
+        let mut session = self.open().await?;
         let mut backoff = Backoff::new(&self.client.options().retry);
         loop {
             let before = session.offset;
@@ -140,25 +175,14 @@ impl Upload<'_> {
         crate::RequestName::new(&Method::PUT, &session.url)
     }
 
-    /// `POST`: asks for a mount or an upload. A registry that does not mount opens an upload.
-    async fn open(&self, from: Option<&Repository>) -> Result<Opened, Error> {
-        let mut call = self.client.call(Method::POST, self.remote, "blobs/uploads/", Access::Push)?;
-        if let Some(from) = from {
-            call.url
-                .query_pairs_mut()
-                .append_pair("mount", &self.digest().to_string())
-                .append_pair("from", from.as_str());
-            let scope = call.scope.clone().and_pull(from);
-            call = call.with_scope(scope);
-        }
+    /// `POST`: asks for an upload.
+    async fn open(&self) -> Result<Session, Error> {
+        let call = self.client.call(Method::POST, self.remote, "blobs/uploads/", Access::Push)?;
         let url = call.url.clone();
-        let reply = self.client.send(call).await?.expect(&[201, 202]).await?;
-        if reply.status() == 201 {
-            return if from.is_some() { Ok(Opened::Mounted) } else { Err(reply.protocol("201 without an upload")) };
-        }
+        let reply = self.client.send(call).await?.expect(&[202]).await?;
         let min_chunk = reply.header(MIN_CHUNK).and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
         let url = self.location(&url, &reply)?.ok_or_else(|| reply.protocol("an upload without a Location"))?;
-        Ok(Opened::Session(Session { url, offset: 0, min_chunk: min_chunk.min(MAX_MIN_CHUNK), resumed: false }))
+        Ok(Session { url, offset: 0, min_chunk: min_chunk.min(MAX_MIN_CHUNK), resumed: false })
     }
 
     /// Sends the next piece, or the last one with the digest.
@@ -279,10 +303,7 @@ impl Upload<'_> {
         if self.client.head_blob(self.remote, self.descriptor).await? {
             return Ok(None);
         }
-        match self.open(None).await? {
-            Opened::Session(session) => Ok(Some(session)),
-            Opened::Mounted => Ok(None),
-        }
+        self.open().await.map(Some)
     }
 
     fn location(&self, from: &Url, reply: &Reply) -> Result<Option<Url>, Error> {

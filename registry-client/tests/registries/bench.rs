@@ -196,6 +196,7 @@ pub(crate) fn image(address: &str, name: &str, layers: &[&[u8]]) -> ImagePush {
         media_type: MediaType::ImageManifest,
         manifest: manifest.to_bytes().into(),
         blobs,
+        lists: Vec::new(),
     }
 }
 

@@ -14,10 +14,11 @@ use crate::suite;
 /// `user` with the password `secret`, as `htpasswd -B` writes it.
 const HTPASSWD: &str = "user:$2y$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a\n";
 
-struct DockerRegistry {
+pub(crate) struct DockerRegistry {
     process: Child,
-    address: String,
+    pub(crate) address: String,
     _directory: tempfile::TempDir,
+    _password: Option<tempfile::TempDir>,
 }
 
 impl Drop for DockerRegistry {
@@ -37,21 +38,28 @@ fn configuration(address: &str, data: &Path, more: &str) -> String {
 
 async fn start(authenticated: bool) -> DockerRegistry {
     let directory = tempfile::tempdir().unwrap();
+    if !authenticated {
+        return start_with("").await;
+    }
+    let file = directory.path().join("htpasswd");
+    std::fs::write(&file, HTPASSWD).unwrap();
+    let mut registry = start_with(&format!("auth: {{htpasswd: {{realm: test, path: {}}}}}\n", file.display())).await;
+    registry._password = Some(directory);
+    registry
+}
+
+/// With these lines at the end of its configuration.
+pub(crate) async fn start_with(more: &str) -> DockerRegistry {
+    let directory = tempfile::tempdir().unwrap();
     // The port is free now, and nobody else is likely to take it before the registry does.
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let address = free.to_string();
-    let mut more = String::new();
-    if authenticated {
-        let file = directory.path().join("htpasswd");
-        std::fs::write(&file, HTPASSWD).unwrap();
-        more = format!("auth: {{htpasswd: {{realm: test, path: {}}}}}\n", file.display());
-    }
     let file = directory.path().join("config.yml");
-    std::fs::write(&file, configuration(&address, &directory.path().join("data"), &more)).unwrap();
+    std::fs::write(&file, configuration(&address, &directory.path().join("data"), more)).unwrap();
     let mut command = Command::new("docker-registry");
     command.arg("serve").arg(&file).stdout(Stdio::null()).stderr(Stdio::null()).env("OTEL_TRACES_EXPORTER", "none");
     let process = command.spawn().expect("docker-registry of the Debian package of that name; tests/run installs it");
-    let registry = DockerRegistry { process, address, _directory: directory };
+    let registry = DockerRegistry { process, address, _directory: directory, _password: None };
     for _ in 0..300 {
         if tokio::net::TcpStream::connect(&registry.address).await.is_ok() {
             return registry;
@@ -61,7 +69,12 @@ async fn start(authenticated: bool) -> DockerRegistry {
     panic!("docker-registry does not listen on {}", registry.address);
 }
 
-/// One user, for one namespace of one registry.
+/// Options of somebody who is `user` to a registry, with this password.
+pub(crate) fn one_user(address: &str, password: &'static str) -> Options {
+    Options { credentials: Arc::new(One(address.parse().unwrap(), password)), ..quick() }
+}
+
+/// One user of one registry.
 struct One(Registry, &'static str);
 
 impl Credentials for One {
@@ -90,8 +103,7 @@ async fn the_suite_holds_when_blobs_go_in_pieces() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_user_with_the_password_gets_in_and_nobody_else() {
     let registry = start(true).await;
-    let name: Registry = registry.address.parse().unwrap();
-    let with = |password| Options { credentials: Arc::new(One(name.clone(), password)), ..quick() };
+    let with = |password| one_user(&registry.address, password);
     suite::run(&registry.address, with("secret")).await;
     let (descriptor, source) = blob(b"x");
     let to = remote(&registry.address, "a");

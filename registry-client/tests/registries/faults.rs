@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use oci::{Descriptor, MediaType};
 use registry_client::{BlobSource, Client, Error, FileSource, ManifestName, Options, Pushed, Pusher};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::bench::{Bench, Fault, blob, breaking_proxy, digest, image, noise, quick, remote};
 
@@ -212,4 +213,73 @@ async fn a_killed_push_repeated_sends_only_what_is_missing() {
     bench.log.clear();
     Pusher::new(bench.client()).push(image(&bench.address, "a", &[&first, &second])).await.unwrap();
     assert!((300_000..301_000).contains(&*bench.log.sent.lock().unwrap()));
+}
+
+/// A server that answers each connection with these bytes and closes it.
+async fn raw(answers: Vec<Vec<u8>>) -> String {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    tokio::spawn(async move {
+        let mut answers = answers.into_iter().cycle();
+        while let Ok((mut connection, _)) = listener.accept().await {
+            let answer = answers.next().unwrap();
+            tokio::spawn(async move {
+                let mut request = vec![0; 8192];
+                let _ = connection.read(&mut request).await;
+                let _ = connection.write_all(&answer).await;
+            });
+        }
+    });
+    address
+}
+
+fn answer(length: u64, body: &[u8]) -> Vec<u8> {
+    let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n");
+    [head.as_bytes(), body].concat()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_length_that_is_a_lie_is_an_error_and_not_an_image() {
+    let content = noise(5000, 12);
+    let (descriptor, _) = blob(&content);
+    // More is promised than comes, less is promised than there is, and the right number of other bytes.
+    let cases = [
+        (answer(9000, &content[..4000]), "got no answer"),
+        (answer(4000, &content), "ends after 4000 of 5000 bytes"),
+        (answer(5000, &noise(5000, 13)), "wrong bytes"),
+    ];
+    for (lie, expected) in cases {
+        let address = raw(vec![lie]).await;
+        let client = Client::new(quick()).unwrap();
+        let error = client.pull_blob(&remote(&address, "a"), &descriptor, Vec::new()).await.unwrap_err();
+        assert!(error.to_string().contains(expected), "{error}");
+    }
+    // Two that break off, and a third that knows no ranges and starts again.
+    let address =
+        raw(vec![answer(5000, &content[..100]), answer(5000, &content[..3000]), answer(5000, &content)]).await;
+    let client = Client::new(quick()).unwrap();
+    let pulled = client.pull_blob(&remote(&address, "a"), &descriptor, Vec::new()).await.unwrap();
+    assert_eq!(pulled, content);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_line_is_no_broken_one_as_long_as_something_moves() {
+    let content = noise(3000, 14);
+    let (descriptor, _) = blob(&content);
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let slow = answer(3000, &content);
+    tokio::spawn(async move {
+        let (mut connection, _) = listener.accept().await.unwrap();
+        let _ = connection.read(&mut [0; 8192]).await;
+        for piece in slow.chunks(300) {
+            connection.write_all(piece).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    });
+    let client = Client::new(Options { stall: Duration::from_millis(600), ..quick() }).unwrap();
+    let begun = std::time::Instant::now();
+    let pulled = client.pull_blob(&remote(&address, "a"), &descriptor, Vec::new()).await.unwrap();
+    assert_eq!(pulled, content);
+    assert!(begun.elapsed() > Duration::from_millis(700), "it took longer than nothing may move");
 }

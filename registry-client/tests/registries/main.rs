@@ -8,4 +8,7 @@ mod debian;
 mod faults;
 mod limits;
 mod pulls;
+mod pushes;
+mod secrets;
 mod suite;
+mod tokens;

@@ -3,9 +3,12 @@
 use std::sync::Arc;
 
 use oci::{Descriptor, MediaType};
-use registry_client::{BlobSource, Client, FileSource, ImagePush, ManifestName, Options, Pushed, Pusher, Remote};
+use registry_client::{
+    BlobSource, Client, FileSource, ImagePush, ManifestName, Options, Platforms, Pushed, Pusher, Remote,
+};
 
 use crate::bench::{Bench, blob, digest, image, noise, quick, remote};
+use crate::pushes::{index, statement};
 
 /// Everything, against the registry at an address.
 pub(crate) async fn run(address: &str, options: Options) {
@@ -17,6 +20,8 @@ pub(crate) async fn run(address: &str, options: Options) {
     manifests_go_in_and_come_out(&client, address).await;
     a_family_is_pushed_once(&client, address).await;
     what_is_listed_is_there(&client, address).await;
+    an_index_comes_after_what_it_lists(&client, address).await;
+    what_is_said_about_an_image_is_listed(&client, address).await;
 }
 
 async fn pull(client: &Client, remote: &Remote, descriptor: &Descriptor) -> Vec<u8> {
@@ -119,6 +124,33 @@ async fn what_is_listed_is_there(client: &Client, address: &str) {
     assert!(["suite/one", "suite/three", "suite/two"].iter().all(|name| catalog.contains(&(*name).to_owned())));
     let absent = client.referrers(&remote(address, "suite/one"), digest(b"nothing")).await.unwrap();
     assert!(absent.is_empty());
+}
+
+async fn an_index_comes_after_what_it_lists(client: &Client, address: &str) {
+    let index = index(address, "suite/index");
+    let (bytes, reference) = (index.manifest.clone(), index.reference.clone());
+    Pusher::new(client.clone()).push(index).await.unwrap();
+    let resolved = client.resolve(&reference, &Platforms::All).await.unwrap();
+    assert_eq!(resolved.taken().bytes, bytes);
+    assert_eq!(resolved.documents.len(), 3);
+}
+
+/// At the same time, and in a list of the registry's or of its clients'.
+async fn what_is_said_about_an_image_is_listed(client: &Client, address: &str) {
+    let image = image(address, "suite/subject", &[]);
+    let (subject, remote) = (image.manifest.clone(), remote(address, "suite/subject"));
+    let pusher = Pusher::new(client.clone());
+    pusher.push(image).await.unwrap();
+    let [one, two, three] = ["one", "two", "three"].map(|says| statement(address, "suite/subject", &subject, says));
+    let gone = digest(&one.manifest);
+    let pushed = tokio::join!(pusher.push(one), pusher.push(two), pusher.push(three));
+    assert!(pushed.0.is_ok() && pushed.1.is_ok() && pushed.2.is_ok());
+    let listed = client.referrers(&remote, digest(&subject)).await.unwrap();
+    assert_eq!(listed.len(), 3, "{listed:?}");
+    assert!(listed.iter().all(|entry| entry.artifact_type.as_deref() == Some("application/vnd.example.statement")));
+    assert!(listed.iter().any(|entry| entry.annotations["says"] == "two"));
+    assert!(client.delete_manifest(&remote, &ManifestName::Digest(gone)).await.unwrap());
+    assert_eq!(client.referrers(&remote, digest(&subject)).await.unwrap().len(), 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]
