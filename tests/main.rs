@@ -11,6 +11,7 @@ mod architecture;
 mod build;
 mod bundles;
 mod bytecode;
+mod copies;
 mod dockerfiles;
 mod doctor;
 mod family;

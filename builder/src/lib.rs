@@ -19,6 +19,7 @@ pub mod base;
 pub mod build;
 pub mod bundle;
 pub mod contents;
+pub mod copy;
 pub mod cut;
 pub mod difference;
 pub mod dockerfile;

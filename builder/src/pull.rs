@@ -109,7 +109,7 @@ impl PulledImage {
 
 /// The tag that was asked for, `latest` if none was. What was asked for by digest alone is named by the digest of what
 /// is there now, which is not the one asked for if that was an index and one image of it was taken.
-fn name_in_layout(reference: &Reference, taken: &Descriptor) -> Reference {
+pub(crate) fn name_in_layout(reference: &Reference, taken: &Descriptor) -> Reference {
     match (reference.tag(), reference.digest()) {
         (Some(_), _) => reference.clone().with_digest(None),
         (None, Some(_)) => reference.clone().with_digest(Some(taken.digest)),

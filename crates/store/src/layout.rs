@@ -308,7 +308,7 @@ impl Layout {
     }
 
     /// Changes the list of manifests while no other process does.
-    fn update_index(&self, change: impl FnOnce(&mut Vec<Descriptor>)) -> Result<(), StoreError> {
+    pub(crate) fn update_index(&self, change: impl FnOnce(&mut Vec<Descriptor>)) -> Result<(), StoreError> {
         let _lock = self.lock()?;
         let (mut index, _) = self.read_index()?;
         let before = index.clone();

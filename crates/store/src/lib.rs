@@ -10,6 +10,7 @@ mod error;
 mod image;
 mod key_lock;
 mod layout;
+mod names;
 mod reach;
 mod remove_tree;
 mod scratch;

@@ -1,8 +1,10 @@
 //! What can be said on the command line.
 
 mod convert;
+mod copy;
 mod lint;
 mod pull;
+mod remote;
 
 use std::path::PathBuf;
 
@@ -16,8 +18,10 @@ use registry_client::LoginScope;
 use sandbox::Choice;
 
 pub use self::convert::Convert;
+pub use self::copy::Copy;
 pub use self::lint::{Lint, LintFormat};
-pub use self::pull::Pull;
+pub use self::pull::{Pull, here};
+pub use self::remote::{Catalog, Delete, Referrers, Tags};
 use crate::destination::Destination;
 use crate::remote::CacheReference;
 
@@ -38,6 +42,13 @@ Environment: DRYSTONE_MIRROR, DRYSTONE_LAYOUT, DRYSTONE_CACHE_DIR, SOURCE_DATE_E
 and as elsewhere DOCKER_CONFIG, REGISTRY_AUTH_FILE, HTTP_PROXY, HTTPS_PROXY and NO_PROXY.
 
 Exit codes: 0 done; 1 a build, push or check failed; 2 the command line or a spec is wrong; 130 interrupted.";
+
+const COPY_EXAMPLES: &str = "\
+Examples:
+  drystone copy registry.example/app:v1 localhost:5100/app:v1
+  drystone copy registry.example/app:v1 oci-archive:app.tar
+  drystone copy -r oci:oci:localhost:5100/redis:v1 registry.example/team/redis:v1
+  drystone copy docker-archive:saved.tar oci:oci:localhost:5100/saved:v1";
 
 /// Builds families of OCI images without a daemon, without root and without privileges.
 #[derive(Debug, Parser)]
@@ -115,6 +126,24 @@ pub enum Command {
     /// documents stay as the registry has them. Layers that are not in the registry because they may not be passed on
     /// are fetched from where the image says.
     Pull(Pull),
+    /// Copy an image between registries, layouts and archives, byte for byte
+    ///
+    /// From registry to registry nothing is written to disk, and within one registry nothing is sent. Layers of
+    /// docker-archive are compressed, if they are not; everything else keeps its digest.
+    #[command(after_help = COPY_EXAMPLES)]
+    Copy(Copy),
+    /// List the tags of a repository
+    #[command(visible_alias = "ls")]
+    Tags(Tags),
+    /// List the repositories of a registry, if it tells
+    Catalog(Catalog),
+    /// List what is said about an image in its registry: signatures, bills of materials
+    Referrers(Referrers),
+    /// Delete tags and images from a registry
+    ///
+    /// A tag is taken away and nothing else. Named by digest, an image is deleted with all of its tags. Space is freed
+    /// when the registry collects its garbage.
+    Delete(Delete),
     /// List the images of the layout
     Images(Images),
     /// Look inside an image of the layout

@@ -3,6 +3,7 @@
 pub mod build;
 pub mod bundle;
 pub mod convert;
+pub mod copy;
 pub mod diff;
 pub mod dockerfile;
 pub mod doctor;
@@ -16,6 +17,7 @@ pub mod meta;
 pub mod plan;
 pub mod pull;
 pub mod push;
+pub mod remote;
 pub mod sbom;
 pub mod serve;
 pub mod up;

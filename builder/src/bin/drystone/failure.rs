@@ -245,6 +245,24 @@ impl From<drystone::pull::PullError> for Failure {
     }
 }
 
+impl From<drystone::copy::CopyError> for Failure {
+    fn from(error: drystone::copy::CopyError) -> Self {
+        use drystone::copy::{CopyError, PlaceError};
+        match error {
+            CopyError::Registry { ref reference, ref source } => {
+                let hint = pull_hint(source, reference);
+                Self::of_storage(error).or_hint(hint)
+            }
+            CopyError::Client(error) => error.into(),
+            CopyError::Push(error) => error.into(),
+            CopyError::Place(PlaceError::Several { .. }) => {
+                Self::with_hint(chain(&error), "name it: `oci:DIR:NAME`, `oci-archive:FILE:NAME`")
+            }
+            other => Self::of_storage(other),
+        }
+    }
+}
+
 impl From<registry_client::Error> for Failure {
     fn from(error: registry_client::Error) -> Self {
         let hint = registry_hint(&error, "REGISTRY");

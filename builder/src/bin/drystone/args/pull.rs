@@ -45,7 +45,8 @@ impl PlatformArgs {
     }
 }
 
-fn here() -> Platform {
+/// The platform of this machine.
+pub fn here() -> Platform {
     let platform = format!("linux/{}", std::env::consts::ARCH);
     platform.parse().unwrap_or_else(|_| Platform::linux(std::env::consts::ARCH))
 }
