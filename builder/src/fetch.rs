@@ -229,14 +229,7 @@ impl Fetcher {
             let storing = |source| Attempt::Final(FetchError::Store { url: shown(url), source });
             let mut writer = open().map_err(storing)?;
             let mut reader = HashingReader::new(self.request(url, None)?.take(limit + 1));
-            let mut buffer = vec![0; CHUNK];
-            loop {
-                let length = reader.read(&mut buffer).map_err(|error| broken(url, error))?;
-                if length == 0 {
-                    break;
-                }
-                writer.write_all(&buffer[..length]).map_err(storing)?;
-            }
+            copy(url, &mut reader, &mut writer)?;
             let (_, digest, size) = reader.finish();
             if size > limit {
                 return Err(Attempt::Final(FetchError::TooLarge { url: shown(url), limit }));
@@ -256,14 +249,7 @@ impl Fetcher {
             let storing = |source| Attempt::Final(FetchError::Store { url: shown(url), source });
             let mut writer = open().map_err(storing)?;
             let mut reader = HashingReader::new(body.take(LARGEST_FILE));
-            let mut buffer = vec![0; CHUNK];
-            loop {
-                let length = reader.read(&mut buffer).map_err(|error| broken(url, error))?;
-                if length == 0 {
-                    break;
-                }
-                writer.write_all(&buffer[..length]).map_err(storing)?;
-            }
+            copy(url, &mut reader, &mut writer)?;
             let (_, found, size) = reader.finish();
             if found != digest {
                 let message = format!("expected {digest}, but the bytes hash to {found}");
@@ -379,5 +365,17 @@ fn local_error(url: &Url, error: io::Error) -> FetchError {
     match error.kind() {
         io::ErrorKind::NotFound => FetchError::Missing { url: shown(url), status: StatusCode::NOT_FOUND },
         _ => FetchError::Unreachable { url: shown(url), source: error.into() },
+    }
+}
+/// Copies all of a body.
+fn copy(url: &Url, body: &mut dyn Read, writer: &mut dyn Write) -> Result<(), Attempt> {
+    let mut buffer = vec![0; CHUNK];
+    loop {
+        let length = body.read(&mut buffer).map_err(|error| broken(url, error))?;
+        if length == 0 {
+            return Ok(());
+        }
+        let stored = writer.write_all(&buffer[..length]);
+        stored.map_err(|source| Attempt::Final(FetchError::Store { url: shown(url), source }))?;
     }
 }

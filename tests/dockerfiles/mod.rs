@@ -104,7 +104,14 @@ fn write(directory: &Path, head: &str, content: &str) {
         run(Command::new("sh").args(["-c", packing, name, packed]).current_dir(directory)).success();
         return;
     }
-    let (name, mode) = head.split_once(' ').unwrap_or((head, if head.ends_with('/') { "0755" } else { "0644" }));
+    let usual = if head.ends_with('/') { 0o755 } else { 0o644 };
+    // A name may hold blanks; what follows the last one is a mode if it looks like one.
+    let (name, mode) = match head.rsplit_once(' ') {
+        Some((name, mode)) if mode.len() == 4 && mode.bytes().all(|digit| (b'0'..=b'7').contains(&digit)) => {
+            (name, u32::from_str_radix(mode, 8).unwrap())
+        }
+        _ => (head, usual),
+    };
     let path = directory.join(name);
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     if name.ends_with('/') {
@@ -114,7 +121,6 @@ fn write(directory: &Path, head: &str, content: &str) {
             if content.is_empty() || content.ends_with('\n') { content.to_owned() } else { format!("{content}\n") };
         fs::write(&path, content).unwrap();
     }
-    let mode = u32::from_str_radix(mode.trim(), 8).unwrap_or_else(|_| panic!("`{head}` has no mode"));
     fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
 }
 

@@ -1,6 +1,6 @@
 //! Steps that put files in.
 
-use std::io;
+use std::io::Write;
 
 use content::Digest;
 use layer::view::View;
@@ -27,19 +27,8 @@ impl Builder<'_> {
         let name = StepName { kind: "files", described: "files", key, facts: &facts };
         self.step(image, &name, state, reports, |state| {
             let below = self.trees(&state.layers)?;
-            let layer = self.layer(key, image, &files.describe(), Vec::new(), |layer| {
-                let mut failed = None;
-                let written = layer.counted_entries(|writer| {
-                    files.write(&View::new(&below), state.epoch, writer).map_err(|error| {
-                        failed = Some(error);
-                        io::Error::other("see the error kept beside")
-                    })
-                });
-                match failed {
-                    Some(error) => Err(error),
-                    None => Ok(written.map(|()| true)?),
-                }
-            })?;
+            let write = |writer: &mut dyn Write| files.write(&View::new(&below), state.epoch, writer);
+            let layer = self.layer_of_entries(key, image, &files.describe(), write)?;
             Ok(StepRecord { layers: layer.into_iter().collect(), epoch: state.epoch })
         })
     }

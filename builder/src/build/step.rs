@@ -1,5 +1,6 @@
 //! What all steps have in common: a key that names everything the result depends on, a record in the cache, a layer.
 
+use std::io::{self, Write};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -175,6 +176,29 @@ impl Builder<'_> {
             foreign: None,
         };
         Ok(Some(StoredLayer { key, layer }))
+    }
+
+    /// Writes one layer of the entries that `write` gives; it returns the bytes of content.
+    pub(super) fn layer_of_entries(
+        &self,
+        key: Digest,
+        image: &ImageName,
+        made_by: &str,
+        write: impl FnOnce(&mut dyn Write) -> Result<u64, BuildError>,
+    ) -> Result<Option<StoredLayer>, BuildError> {
+        self.layer(key, image, made_by, Vec::new(), |layer| {
+            let mut failed = None;
+            let written = layer.counted_entries(|writer| {
+                write(writer).map_err(|error| {
+                    failed = Some(error);
+                    io::Error::other("see the error kept beside")
+                })
+            });
+            match failed {
+                Some(error) => Err(error),
+                None => Ok(written.map(|()| true)?),
+            }
+        })
     }
 
     /// Runs `change` over an empty upper tree, and makes a layer of what it changed.

@@ -99,7 +99,7 @@ pub fn unpack(tar: impl Read + Send, place: &Path) -> io::Result<PathBuf> {
         entry.metadata.xattrs.clear();
         (entry.metadata.uid, entry.metadata.gid) = (0, 0);
         match entry.kind {
-            // No build has a use for these, and a whiteout is an ordinary file here.
+            // No build has a use for these.
             Kind::CharDevice { .. } | Kind::BlockDevice { .. } => Ok(()),
             _ => unpacker.apply(&entry, content),
         }
@@ -123,9 +123,10 @@ impl Shelf for Context {
                 let target = rustix::fs::readlinkat(&file, "", Vec::new())?;
                 ItemKind::Link { target: target.into_bytes() }
             }
-            kind if kind.is_fifo() => ItemKind::Other("a pipe"),
-            kind if kind.is_socket() => ItemKind::Other("a socket"),
-            _ => ItemKind::Other("a device"),
+            kind if kind.is_fifo() => ItemKind::Special(Kind::Fifo),
+            kind if kind.is_socket() => ItemKind::Socket,
+            // A device of this machine is none of an image's.
+            _ => return Err(io::Error::new(io::ErrorKind::Unsupported, format!("`{path}` is a device"))),
         };
         // Who owns a checkout is nobody's business.
         let mode = found.permissions().mode() & 0o7777;

@@ -5,8 +5,8 @@ use std::io;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 
-use layer::entry::{ImagePath, Metadata};
-use layer::record::{self, Owners, Sidecar, TreeDir};
+use layer::entry::{ImagePath, Kind, Metadata};
+use layer::record::{self, Device, DeviceKind, Owners, Sidecar, TreeDir};
 use layer::view::View;
 
 use super::shelf::{Item, ItemKind, Shelf};
@@ -35,8 +35,11 @@ impl Shelf for ImageShelf {
         let Some(found) = self.view().lookup(path)? else { return Ok(None) };
         let attributes = record::attributes(self.owners, &found.path, &self.sidecars[found.tree])?;
         let file_type = found.metadata.file_type();
-        let kind = if attributes.device.is_some() {
-            ItemKind::Other("a device")
+        let kind = if let Some(Device { kind, major, minor }) = attributes.device {
+            ItemKind::Special(match kind {
+                DeviceKind::Char => Kind::CharDevice { major, minor },
+                DeviceKind::Block => Kind::BlockDevice { major, minor },
+            })
         } else if file_type.is_dir() {
             ItemKind::Directory
         } else if file_type.is_file() {
@@ -44,9 +47,9 @@ impl Shelf for ImageShelf {
         } else if file_type.is_symlink() {
             ItemKind::Link { target: fs::read_link(&found.path)?.into_os_string().into_vec() }
         } else if file_type.is_fifo() {
-            ItemKind::Other("a pipe")
+            ItemKind::Special(Kind::Fifo)
         } else {
-            ItemKind::Other("a device")
+            ItemKind::Socket
         };
         let metadata = Metadata {
             mode: attributes.mode,

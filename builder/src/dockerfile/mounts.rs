@@ -3,27 +3,22 @@
 //! As with the commands of specs, what a cache holds, the value of a secret and what an agent answers are no part of a
 //! step's key; what a bind mount shows is, byte by byte. It is a copy: what a command writes there is gone afterwards.
 
-use std::fs::{self, File};
-use std::io::{BufReader, BufWriter, Write};
 use std::path::PathBuf;
 
 use content::{Digest, FramedHasher};
 use layer::record::{Attributes, Owners, Sidecar, TreeDir};
-use layer::unpack::Unpacker;
 use layer::view::View;
 use sandbox::{Hidden, MountSource};
 use spec::Span;
 use spec::dockerfile::{CacheSharing, IgnoreRules, MountType, RunMount};
-use store::{Area, Cache, KeyLock, ScratchDir};
+use store::{Area, Cache, ScratchDir};
 
 use super::pick::{self, Picked, Rules};
 use super::place::{Destination, Placing};
 use super::shelf::{Shelf, path_of};
 use crate::error::BuildError;
 use crate::pause::Pause;
-
-/// Where a bind mount's copy is, in a tree of its own.
-const SHOWN: &str = "/shown";
+use crate::steps::mounts::{Ready, SHOWN, copy_of};
 
 /// A mount whose inputs are known.
 pub struct Mount<'a> {
@@ -38,16 +33,6 @@ enum Kind<'a> {
     Memory,
     Secret(Hidden),
     Agent(PathBuf),
-}
-
-/// What a command gets beside mounts.
-#[derive(Default)]
-pub struct Ready {
-    /// What the sandbox is told.
-    pub mounts: Vec<sandbox::Mount>,
-    /// Held, never read.
-    _copies: Vec<ScratchDir>,
-    _locks: Vec<KeyLock>,
 }
 
 /// Where mounts are made.
@@ -173,22 +158,10 @@ impl Place<'_> {
 
     /// A copy of files as they would be in an image.
     fn copy(&self, shelf: &dyn Shelf, picked: &[Picked], span: &Span) -> Result<(ScratchDir, MountSource), BuildError> {
-        let scratch = self.cache.scratch_dir()?;
-        let archive = scratch.path().join("tar");
-        let mut tar = BufWriter::new(File::create_new(&archive)?);
         let to =
             Destination { target: SHOWN.to_owned(), workdir: "/", span, owner: None, mode: None, epoch: self.epoch };
         let mut placing = Placing::new(shelf, View::new(&[]), &to);
         placing.place(picked)?;
-        placing.write(&mut tar)?;
-        tar.write_all(&layer::write::END_OF_ARCHIVE)?;
-        tar.flush()?;
-        let tree = TreeDir::create(scratch.path().join("tree"))?;
-        let mut unpacker = Unpacker::new(&tree, &[], self.owners)?;
-        layer::read::entries(BufReader::new(File::open(&archive)?), |entry, content| unpacker.apply(&entry, content))?;
-        unpacker.finish()?;
-        fs::remove_file(&archive)?;
-        let source = tree.root().join(SHOWN.trim_start_matches('/')).into();
-        Ok((scratch, source))
+        copy_of(self.cache, self.owners, |tar| placing.write(tar))
     }
 }

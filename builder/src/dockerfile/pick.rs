@@ -206,12 +206,16 @@ impl Reader<'_> {
             }
         }
         let digest = match &item.kind {
-            ItemKind::File { .. } => Some(digest(self.shelf, at)?),
-            ItemKind::Other(what) => {
-                let title = format!("`{at}` is {what}, which cannot be copied");
-                return Err(BuildError::at(self.span, title, "leave it out: `.dockerignore` or `--exclude`"));
+            ItemKind::File { .. } => {
+                let read = digest(self.shelf, at);
+                Some(read.map_err(|error| BuildError::at(self.span, error.to_string(), ""))?)
             }
-            ItemKind::Directory | ItemKind::Link { .. } => None,
+            // Left lying by some program, and of no use to anybody else.
+            ItemKind::Socket if !inside.is_root() => return Ok(()),
+            ItemKind::Socket => {
+                return Err(BuildError::at(self.span, format!("`{at}` is a socket, which cannot be copied"), ""));
+            }
+            ItemKind::Directory | ItemKind::Link { .. } | ItemKind::Special(_) => None,
         };
         self.parts.push(Part { path: to.clone(), body: Body::Shelf(at.clone()), item, digest });
         if is_directory {
@@ -269,7 +273,8 @@ pub fn key(picked: &[Picked]) -> Digest {
                 ItemKind::Directory => ("directory", Vec::new()),
                 ItemKind::File { .. } => ("file", part.digest.map_or(Vec::new(), |digest| digest.as_bytes().to_vec())),
                 ItemKind::Link { target } => ("link", target.clone()),
-                ItemKind::Other(_) => ("other", Vec::new()),
+                ItemKind::Special(kind) => ("special", format!("{kind:?}").into_bytes()),
+                ItemKind::Socket => ("socket", Vec::new()),
             };
             let owner = format!("{}:{} {:o}", metadata.uid, metadata.gid, metadata.mode);
             let xattrs = metadata.xattrs.iter().flat_map(|(name, value)| [name.clone(), value.clone()]);

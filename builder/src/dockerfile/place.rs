@@ -225,7 +225,8 @@ impl<'a> Placing<'a> {
                 _ => Kind::File { size: *size },
             },
             ItemKind::Link { target } => Kind::Symlink { target: target.clone() },
-            ItemKind::Directory | ItemKind::Other(_) => return Ok(()),
+            ItemKind::Special(kind) => kind.clone(),
+            ItemKind::Directory | ItemKind::Socket => return Ok(()),
         };
         if let (Some(inode), Kind::File { .. }) = (part.item.inode, &kind) {
             inodes.entry(inode).or_insert(path.clone());

@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io;
 
 use content::{Digest, HashingReader};
-use layer::entry::{ImagePath, Metadata};
+use layer::entry::{ImagePath, Kind, Metadata};
 
 /// As many links as the kernel follows.
 const MOST_LINKS: usize = 40;
@@ -37,8 +37,10 @@ pub enum ItemKind {
         /// What it says.
         target: Vec<u8>,
     },
-    /// A device, a pipe or a socket.
-    Other(&'static str),
+    /// A pipe, or a device.
+    Special(Kind),
+    /// A socket, which only means something to whoever listens there.
+    Socket,
 }
 
 impl ItemKind {
@@ -46,7 +48,7 @@ impl ItemKind {
     pub fn size(&self) -> u64 {
         match self {
             Self::File { size } => *size,
-            Self::Directory | Self::Link { .. } | Self::Other(_) => 0,
+            Self::Directory | Self::Link { .. } | Self::Special(_) | Self::Socket => 0,
         }
     }
 }
@@ -120,8 +122,9 @@ pub fn resolve(shelf: &dyn Shelf, path: &ImagePath, last: bool) -> io::Result<Im
 
 /// The digest of a file's content.
 pub fn digest(shelf: &dyn Shelf, path: &ImagePath) -> io::Result<Digest> {
-    let mut reader = HashingReader::new(shelf.open(path)?);
-    io::copy(&mut reader, &mut io::sink())?;
+    let named = |error: io::Error| io::Error::new(error.kind(), format!("`{path}` cannot be read: {error}"));
+    let mut reader = HashingReader::new(shelf.open(path).map_err(named)?);
+    io::copy(&mut reader, &mut io::sink()).map_err(named)?;
     Ok(reader.finish().1)
 }
 

@@ -14,6 +14,7 @@ use content::{Digest, FramedHasher};
 use layer::record::{Attributes, Owners, Sidecar, TreeDir};
 use layer::unpack::Unpacker;
 use layer::view::View;
+use layer::write::END_OF_ARCHIVE;
 use sandbox::{MountSource, User};
 use spec::{Command, FileContent, FileEntry, Located, MountKind, RelativePath, Span};
 use store::{Area, Cache, KeyLock, ScratchDir};
@@ -24,7 +25,7 @@ use crate::secrets::Secrets;
 use crate::steps::files::{Files, Inputs};
 
 /// Where a bind mount's copy is, in a tree of its own.
-const SHOWN: &str = "/shown";
+pub const SHOWN: &str = "/shown";
 
 /// Where nothing can be mounted: the root itself, and what the sandbox puts there.
 const TAKEN: [&str; 4] = ["/", "/dev", "/proc", "/sys"];
@@ -52,8 +53,8 @@ pub struct Ready {
     /// What the sandbox is told.
     pub mounts: Vec<sandbox::Mount>,
     /// Held, never read.
-    _copies: Vec<ScratchDir>,
-    _locks: Vec<KeyLock>,
+    pub(crate) _copies: Vec<ScratchDir>,
+    pub(crate) _locks: Vec<KeyLock>,
 }
 
 /// What mounts are made of, and for whom.
@@ -211,19 +212,28 @@ impl Place<'_> {
 
     /// A copy of files of the family as they would be in a layer.
     fn copy(&self, files: &Files) -> Result<(ScratchDir, MountSource), BuildError> {
-        let scratch = self.cache.scratch_dir()?;
-        let archive = scratch.path().join("tar");
-        let mut tar = BufWriter::new(File::create_new(&archive)?);
-        files.write(&View::new(&[]), self.epoch, &mut tar)?;
-        // The end of an archive.
-        tar.write_all(&[0; 1024])?;
-        tar.flush()?;
-        let tree = TreeDir::create(scratch.path().join("tree"))?;
-        let mut unpacker = Unpacker::new(&tree, &[], self.owners)?;
-        layer::read::entries(BufReader::new(File::open(&archive)?), |entry, content| unpacker.apply(&entry, content))?;
-        unpacker.finish()?;
-        fs::remove_file(&archive)?;
-        let source = tree.root().join(SHOWN.trim_start_matches('/')).into();
-        Ok((scratch, source))
+        copy_of(self.cache, self.owners, |tar| files.write(&View::new(&[]), self.epoch, tar))
     }
+}
+
+/// A copy of files as they would be in a layer, for as long as the directory lives. `write` writes the entries of a tar
+/// that has them at [`SHOWN`].
+pub fn copy_of(
+    cache: &Cache,
+    owners: Owners,
+    write: impl FnOnce(&mut dyn Write) -> Result<u64, BuildError>,
+) -> Result<(ScratchDir, MountSource), BuildError> {
+    let scratch = cache.scratch_dir()?;
+    let archive = scratch.path().join("tar");
+    let mut tar = BufWriter::new(File::create_new(&archive)?);
+    write(&mut tar)?;
+    tar.write_all(&END_OF_ARCHIVE)?;
+    tar.flush()?;
+    let tree = TreeDir::create(scratch.path().join("tree"))?;
+    let mut unpacker = Unpacker::new(&tree, &[], owners)?;
+    layer::read::entries(BufReader::new(File::open(&archive)?), |entry, content| unpacker.apply(&entry, content))?;
+    unpacker.finish()?;
+    fs::remove_file(&archive)?;
+    let source = tree.root().join(SHOWN.trim_start_matches('/')).into();
+    Ok((scratch, source))
 }

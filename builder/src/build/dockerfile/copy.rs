@@ -19,6 +19,7 @@ use crate::dockerfile::place::{Destination, Mode, Placing};
 use crate::dockerfile::settings::text;
 use crate::dockerfile::shelf::{Item, ItemKind, Shelf};
 use crate::error::BuildError;
+use crate::fetch::FetchError;
 use crate::image::Layer;
 
 /// The largest file that is fetched for `ADD`.
@@ -186,19 +187,7 @@ impl<'b> StageBuild<'b> {
             let to = Destination { target, workdir: &workdir, span, owner, mode, epoch: state.epoch };
             let mut placing = Placing::new(shelf.get(), View::new(&trees), &to);
             placing.place(&picked)?;
-            let layer = builder.layer(key, image, &made_by, Vec::new(), |layer| {
-                let mut failed = None;
-                let written = layer.counted_entries(|writer| {
-                    placing.write(writer).map_err(|error| {
-                        failed = Some(error);
-                        io::Error::other("see the error kept beside")
-                    })
-                });
-                match failed {
-                    Some(error) => Err(error),
-                    None => Ok(written.map(|()| true)?),
-                }
-            })?;
+            let layer = builder.layer_of_entries(key, image, &made_by, |writer| placing.write(writer))?;
             Ok(StepRecord { layers: layer.into_iter().collect(), epoch: state.epoch })
         })
     }
@@ -253,7 +242,13 @@ impl<'b> StageBuild<'b> {
                     None => {
                         let open = || cache.writer(Area::Debs, digest).map_err(io::Error::other);
                         let fetched = self.builder.fetcher.file_of_unknown_size(url, digest, open);
-                        let (writer, size) = fetched.map_err(|error| BuildError::from(error).located(span))?;
+                        let (writer, size) = fetched.map_err(|error| match error {
+                            FetchError::Wrong { source, .. } => {
+                                let title = format!("`{url}` has another checksum: {source}");
+                                BuildError::at(&written.span, title, "")
+                            }
+                            other => BuildError::from(other).located(span),
+                        })?;
                         writer.commit_content(size)?;
                         digest
                     }

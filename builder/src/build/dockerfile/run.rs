@@ -254,7 +254,7 @@ impl<'b> StageBuild<'b> {
 /// Who runs a command: the `USER` of the stage.
 fn user_ids(user: &str, trees: &[layer::record::TreeDir], span: &spec::Span) -> Result<Ids, BuildError> {
     if user.is_empty() {
-        return Ok(Ids { home: "/root".to_owned(), ..Ids::default() });
+        return Ok(Ids { home: "/root".to_owned(), groups: vec![0], ..Ids::default() });
     }
     let wrong = |text: String| BuildError::at(span, format!("USER: {text}"), "make the user first with RUN useradd");
     let owner: spec::Owner = user.parse().map_err(|_| wrong(format!("`{user}` is not USER[:GROUP]")))?;
