@@ -164,6 +164,31 @@ struct Loading<'a> {
     directory: PathBuf,
     /// The family, until it is whole.
     staged: tempfile::TempDir,
+    /// Locked as long as somebody works on that.
+    _alive: File,
+}
+
+/// How directories are called in which families are put together.
+const STAGED: &str = ".drystone-bundle";
+
+/// A directory to put a family together in, locked; what killed processes left beside it is removed.
+fn stage(parent: &Path) -> io::Result<(tempfile::TempDir, File)> {
+    // Nobody removes a directory that is made, and not yet locked.
+    let alone = File::open(parent)?;
+    alone.lock()?;
+    for item in fs::read_dir(parent)? {
+        let item = item?;
+        if item.file_name().to_string_lossy().starts_with(STAGED) && item.file_type()?.is_dir() {
+            // Those of other users stay, and those in use.
+            if File::open(item.path()).is_ok_and(|left| left.try_lock().is_ok()) {
+                let _ = fs::remove_dir_all(item.path());
+            }
+        }
+    }
+    let staged = tempfile::Builder::new().prefix(STAGED).tempdir_in(parent)?;
+    let alive = File::open(staged.path())?;
+    alive.lock()?;
+    Ok((staged, alive))
 }
 
 impl<'a> Loading<'a> {
@@ -172,12 +197,11 @@ impl<'a> Loading<'a> {
         check_place(&directory)?;
         let parent = directory.parent().filter(|parent| *parent != Path::new("")).unwrap_or(Path::new("."));
         fs::create_dir_all(parent).map_err(BundleError::io("create", parent))?;
-        let staged = tempfile::Builder::new().prefix(".drystone-bundle").tempdir_in(parent);
-        let staged = staged.map_err(BundleError::io("create a directory in", parent))?;
+        let (staged, alive) = stage(parent).map_err(BundleError::io("create a directory in", parent))?;
         let awaited = bundle.files.iter().filter(|member| !member.earlier);
         let awaited = awaited.map(|member| (member.path.clone(), member.clone())).collect();
         let images = names(&index)?;
-        let loading = Self { destination, images, awaited, directory, staged, bundle };
+        let loading = Self { destination, images, awaited, directory, staged, _alive: alive, bundle };
         loading.take_earlier()?;
         Ok(loading)
     }

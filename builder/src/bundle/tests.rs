@@ -72,6 +72,24 @@ fn a_bundle_puts_its_files_where_they_belong() {
 }
 
 #[test]
+fn what_a_killed_load_left_is_removed_by_the_next_and_a_living_one_is_let_alone() {
+    let place = tempfile::tempdir().unwrap();
+    let layout = Layout::open_or_create(place.path().join("oci")).unwrap();
+    let cache = Cache::open(place.path().join("cache")).unwrap();
+    let (dead, living) = (place.path().join(".drystone-bundle-a"), place.path().join(".drystone-bundle-b"));
+    for directory in [&dead, &living] {
+        fs::create_dir(directory).unwrap();
+        fs::write(directory.join("family.yaml"), "").unwrap();
+    }
+    let held = fs::File::open(&living).unwrap();
+    held.lock().unwrap();
+    let directory = Some(place.path().join("family"));
+    let tar = bundle(&[("drystone/family/family.yaml", b"drystone: 1\n")], |_| {});
+    load(&tar[..], &Destination { directory, layout: &layout, cache: &cache }).unwrap();
+    assert_eq!((dead.exists(), living.exists()), (false, true));
+}
+
+#[test]
 fn hostile_bundles_are_refused_and_leave_no_family() {
     let good: [(&str, &[u8]); 2] = [("drystone/family/family.yaml", b"drystone: 1\n"), ("drystone/family/b", b"b")];
     type Change<'a> = &'a dyn Fn(&mut Bundle);
