@@ -1,16 +1,17 @@
 //! Layers cut across a family: what is shared is stored once, whatever lies below it, and stays as it was cut.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::process::Command;
+use std::time::Duration;
 
 use fixtures::{Deb, DebBuilder, Owner, TarEntry};
 use serde_json::Value;
 
 use crate::family::tree_of;
 use crate::support::family::{Bench, FAMILY, noise, read_json};
-use crate::support::program::{run, tool};
+use crate::support::program::{Background, eventually, free_port, run, tool};
 
 /// Packages of their own size each, so that it shows which one is stored twice.
 pub fn debs() -> Vec<Deb> {
@@ -223,6 +224,46 @@ fn another_version_of_a_package_changes_its_layer_and_what_is_made_of_it_and_no_
     assert_eq!(packages(&bench, "right"), expected);
     let changed: Vec<usize> = (0..after.len()).filter(|place| before[*place].0 != after[*place].0).collect();
     assert_eq!(changed, [3, 6], "{before:?} {after:?}");
+}
+
+/// Every blob of every image but manifests, with its size.
+fn blobs(bench: &Bench) -> BTreeMap<String, u64> {
+    let mut blobs = BTreeMap::new();
+    for image in ["base", "left", "right", "other"] {
+        let manifest = bench.manifest(image);
+        for blob in manifest["layers"].as_array().unwrap().iter().chain([&manifest["config"]]) {
+            blobs.insert(blob["digest"].as_str().unwrap().to_owned(), blob["size"].as_u64().unwrap());
+        }
+    }
+    blobs
+}
+
+#[test]
+fn after_another_version_of_a_package_a_push_sends_its_layer_and_what_is_made_of_it_and_nothing_else() {
+    let bench = bench();
+    bench.build(&[]).success();
+    let registry = Bench::new();
+    let address = format!("127.0.0.1:{}", free_port());
+    let _serving = Background::start(registry.drystone().args(["serve", "--listen", &address]));
+    eventually("the registry listens", Duration::from_secs(10), || {
+        std::net::TcpStream::connect(&address).map(drop).map_err(|error| error.to_string())
+    });
+    let push = || {
+        run(bench.drystone().args(["push", "--to", &address, "--metadata-file", "pushed.json"])).success();
+        read_json(&bench.at("pushed.json"))["totals"]["pushed_bytes"].as_u64().unwrap()
+    };
+    let before = blobs(&bench);
+    assert_eq!(push(), before.values().sum::<u64>());
+    assert_eq!(push(), 0);
+    let new = DebBuilder::new("java", "2").file("usr/share/java/data", 0o644, noise(50_000)).build();
+    bench.archive(debs().into_iter().chain([new]), &[]);
+    bench.build(&[]).success();
+    let after = blobs(&bench);
+    let fresh: u64 = after.iter().filter(|(digest, _)| !before.contains_key(*digest)).map(|(_, size)| size).sum();
+    let java = layers(&bench, "right").into_iter().find(|layer| layer.1 == "java=2").unwrap().0;
+    let own = fresh - after[&java];
+    assert!((50_000..60_000).contains(&after[&java]) && own < 10_000, "{fresh} bytes, {} of java", after[&java]);
+    assert_eq!(push(), fresh);
 }
 
 #[test]
