@@ -1,13 +1,14 @@
 //! What is said of layers: `plan` before a build, the closing line of one, `images --sharing` and `inspect` after it.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use fixtures::DebBuilder;
 use serde_json::{Value, json};
 
 use crate::build::layers::{bench, debs};
-use crate::support::family::{Bench, read_json, walk};
-use crate::support::program::{Finished, run, tool};
+use crate::support::family::{Bench, noise, read_json, walk};
+use crate::support::program::{Background, Finished, eventually, free_port, run, tool};
 
 fn plan(bench: &Bench, more: &[&str]) -> Finished {
     run(bench.drystone().args(["plan", "family"]).args(more)).success()
@@ -94,6 +95,78 @@ fn a_plan_says_which_packages_differ_from_the_layouts() {
     assert!(text.contains("base: packages as in the layout\n"), "{text}");
     assert!(text.lines().any(|line| line.contains("ssl") && line.ends_with("also in right")), "{text}");
     assert!(text.contains("4 images, 8 packages in 8 layers; whole "), "{text}");
+}
+
+#[test]
+fn a_plan_says_which_steps_would_run_and_why() {
+    let bench = bench();
+    let runs = |plan: &Value, name: &str| -> Vec<String> {
+        let steps = image(plan, name)["rebuild"].as_array().unwrap().iter();
+        steps
+            .map(|step| {
+                format!("{} {}", step["kind"].as_str().unwrap(), step["reasons"][0]["reason"].as_str().unwrap())
+            })
+            .collect()
+    };
+    let before = planned(&bench, &[]);
+    assert_eq!(runs(&before, "base"), ["packages new", "configure new", "config new"]);
+    bench.build(&[]).success();
+    let built = planned(&bench, &[]);
+    for name in ["base", "left", "right", "other"] {
+        assert_eq!(runs(&built, name), [""; 0], "{name}");
+    }
+    assert!(plan(&bench, &[]).stdout.contains("nothing would run\n"));
+    bench.spec("other/image.yaml", "from: base\npackages: [other, java, ssl]\nfiles: [{content: y, target: /x}]\n");
+    let changed = planned(&bench, &[]);
+    assert_eq!(runs(&changed, "other"), ["files input"]);
+    assert_eq!(runs(&changed, "left"), [""; 0]);
+    let text = plan(&bench, &[]).stdout;
+    assert!(text.contains("  runs: files (") && text.contains("\n1 step would run\n"), "{text}");
+}
+
+#[test]
+fn a_plan_says_what_a_push_would_send() {
+    let bench = bench();
+    let registry = Bench::new();
+    let address = format!("127.0.0.1:{}", free_port());
+    let more = ["--registry", address.as_str()];
+    // Nobody listens there.
+    let alone = plan(&bench, &more);
+    assert!(alone.stderr.contains(&format!("what a push would send is not known: {address}: ")), "{}", alone.stderr);
+    assert_eq!(planned(&bench, &more)["totals"]["upload"], Value::Null);
+    let _serving = Background::start(registry.drystone().args(["serve", "--listen", &address]));
+    eventually("the registry listens", Duration::from_secs(10), || {
+        std::net::TcpStream::connect(&address).map(drop).map_err(|error| error.to_string())
+    });
+    let empty = planned(&bench, &more);
+    assert_eq!(empty["totals"]["upload"], empty["totals"]["planned"]);
+    let left = &image(&empty, "left")["upload"];
+    assert_eq!((&left["unchanged"], &left["layers"], &left["unknown_layers"]), (&json!(false), &json!(4), &json!(2)));
+
+    bench.build(&more).success();
+    let built = planned(&bench, &more);
+    let blobs = &built["totals"];
+    let layers = blobs["planned"].as_u64().unwrap() + blobs["layout_own_layers"].as_u64().unwrap();
+    assert_eq!(blobs["upload"], layers);
+    run(bench.drystone().args(["push"])).success();
+    let pushed = planned(&bench, &more);
+    assert_eq!(pushed["totals"]["upload"], 0);
+    for name in ["base", "left", "right", "other"] {
+        let expected = json!({"unchanged": true, "layers": 0, "bytes": 0, "unknown_layers": 0});
+        assert_eq!(image(&pushed, name)["upload"], expected, "{name}");
+    }
+
+    let java = DebBuilder::new("java", "2").file("usr/share/java/data", 0o644, noise(50_000)).build();
+    bench.archive(debs().into_iter().chain([java]), &[]);
+    let changed = planned(&bench, &more);
+    assert_eq!(image(&changed, "left")["upload"]["unchanged"], true);
+    let right = &image(&changed, "right")["upload"];
+    assert_eq!((&right["unchanged"], &right["layers"]), (&json!(false), &json!(1)));
+    assert!((50_000..60_000).contains(&right["bytes"].as_u64().unwrap()), "{right}");
+    assert_eq!(changed["totals"]["upload"], right["bytes"]);
+    let text = plan(&bench, &more).stdout;
+    assert!(text.contains("  push: nothing\n") && text.contains("  push: 1 layer, "), "{text}");
+    assert!(text.contains("and what steps make, and change 2 images\n"), "{text}");
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! What a plan comes to, before anything is built: the layers of every image, who shares them, how large they are, and
 //! what each way of storing them would take.
 
+mod uploads;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
@@ -10,6 +12,7 @@ use oci::Reference;
 use serde::Serialize;
 use store::{Cache, Layout, StoreError, StoredImage};
 
+use crate::build::ExplainedStep;
 use crate::cut::Cut;
 use crate::error::BuildError;
 use crate::image::packages_of;
@@ -18,6 +21,8 @@ use crate::package::bytecode::{Known, Wanted};
 use crate::package::segment::Segment;
 use crate::plan::{LockedPackage, Plan};
 use crate::python::{Compiling, Interpreter};
+
+pub use uploads::{Held, Upload, ask, mark};
 
 /// What a plan comes to.
 #[derive(Debug, Serialize)]
@@ -37,12 +42,16 @@ pub struct ImageOverview {
     pub reference: String,
     /// Its parent's name in the family, or what the spec calls an image that others made.
     pub parent: Option<String>,
-    /// What is new since the image that the layout has; what files and commands make is not looked at.
+    /// What is new since the image that the layout has; what files and commands make is not looked at here.
     pub packages: Change,
     /// Its layers of packages, the lowest first, its parent's included.
     pub layers: Vec<LayerOverview>,
     /// How many layers its steps make besides at most, its parent's included.
     pub other_layers: usize,
+    /// Its own steps that would run, and why.
+    pub rebuild: Vec<ExplainedStep>,
+    /// What a push would send, if the registry was asked.
+    pub upload: Option<Upload>,
 }
 
 /// How an image's packages compare with those of the image that the layout has under its name.
@@ -69,6 +78,8 @@ pub enum Change {
 pub struct LayerOverview {
     /// Names the packages in it.
     pub id: Digest,
+    /// Names the layer's bytes, if the layout has it.
+    pub digest: Option<Digest>,
     /// The image whose step lays it.
     pub from: String,
     /// Its packages, as `name=version`.
@@ -114,6 +125,8 @@ pub struct Totals {
     pub layout_own_layers: u64,
     /// How many of these images the layout does not have; the two sums above lack them.
     pub not_in_layout: usize,
+    /// What a push would send of the layers that are known, each once, if the registry was asked.
+    pub upload: Option<u64>,
 }
 
 /// Where sizes and earlier images are looked for.
@@ -140,11 +153,11 @@ pub fn overview(
         let found = sources.layout.and_then(|layout| layout.image_at(&reference).ok().flatten());
         stored.insert(reference.to_string(), found);
     }
-    let known: BTreeMap<Vec<&str>, u64> = stored
+    let known: BTreeMap<Vec<&str>, (Digest, u64)> = stored
         .values()
         .flatten()
         .flat_map(|image| &image.manifest.layers)
-        .map(|layer| (packages_of(layer), layer.size))
+        .map(|layer| (packages_of(layer), (layer.digest, layer.size)))
         .filter(|(packages, _)| !packages.is_empty())
         .collect();
     let mut sizes = Sizes { sources, bytecode: bytecode(plan, sources)?, known: BTreeMap::new() };
@@ -181,6 +194,8 @@ pub fn overview(
             reference,
             other_layers: layering::own_layers(cut, plan, place) + parent.map_or(0, |parent| parent.other_layers),
             layers,
+            rebuild: Vec::new(),
+            upload: None,
         }));
     }
     let mut images: Vec<ImageOverview> = images.into_iter().flatten().collect();
@@ -299,14 +314,15 @@ impl Sizes<'_> {
         &mut self,
         from: &str,
         members: &[&LockedPackage],
-        known: &BTreeMap<Vec<&str>, u64>,
+        known: &BTreeMap<Vec<&str>, (Digest, u64)>,
     ) -> Result<LayerOverview, StoreError> {
         let packages: Vec<String> = members.iter().map(|package| package.label()).collect();
         let digests = members.iter().map(|package| package.sha256.as_bytes());
         let id = FramedHasher::new("planned layer").list("debs", digests).finish();
         let labels: Vec<&str> = packages.iter().map(String::as_str).collect();
-        let (bytes, measure) = match known.get(&labels) {
-            Some(size) => (*size, Measure::Layout),
+        let stored = known.get(&labels);
+        let (bytes, measure) = match stored {
+            Some((_, size)) => (*size, Measure::Layout),
             None => {
                 let sizes = members.iter().map(|package| self.of(package)).collect::<Result<Vec<_>, _>>()?;
                 let all_kept = sizes.iter().all(|(_, measure)| *measure == Measure::Segments);
@@ -314,6 +330,7 @@ impl Sizes<'_> {
                 (sizes.iter().map(|(size, _)| size).sum(), measure)
             }
         };
-        Ok(LayerOverview { id, from: from.to_owned(), packages, bytes, measure, shared_with: Vec::new() })
+        let (digest, from) = (stored.map(|(digest, _)| *digest), from.to_owned());
+        Ok(LayerOverview { id, digest, from, packages, bytes, measure, shared_with: Vec::new() })
     }
 }

@@ -39,7 +39,7 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Up(command) => commands::up::run(&command, output),
         Command::Build(command) => commands::build::run(&command, output),
         Command::Executor(command) => commands::executor::run(&command, output),
-        Command::Plan(command) => commands::plan::run(&command),
+        Command::Plan(command) => commands::plan::run(&command, output),
         Command::Explain(command) => commands::explain::run(&command),
         Command::Inspect(command) => commands::inspect::run(&command),
         Command::Pull(command) => commands::pull::run(&command, output),

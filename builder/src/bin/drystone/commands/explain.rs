@@ -70,7 +70,8 @@ fn text(image: &ExplainedImage) -> String {
     text
 }
 
-fn sentence(reason: &Reason) -> String {
+/// A reason in words.
+pub fn sentence(reason: &Reason) -> String {
     match reason {
         Reason::New => "no build under this name had this step".to_owned(),
         Reason::Lost => "nothing changed, but the cache has its result no longer".to_owned(),
