@@ -46,7 +46,7 @@ pub struct Base {
 impl Base {
     /// Names all that a step over it can depend on.
     pub fn key(&self) -> Digest {
-        let layers: Vec<&[u8; 32]> = self.layers.iter().map(|layer| layer.diff_id.0.as_bytes()).collect();
+        let layers: Vec<&[u8]> = self.layers.iter().map(|layer| layer.diff_id.0.as_bytes()).collect();
         FramedHasher::new("base 1").list("layers", layers).field("config", self.config_digest.as_bytes()).finish()
     }
 

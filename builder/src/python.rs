@@ -69,7 +69,7 @@ impl Interpreter {
 
     /// Names it, by the digests of its packages.
     pub fn key(&self) -> Digest {
-        let digests: Vec<&[u8; 32]> = self.packages.iter().map(|package| package.sha256.as_bytes()).collect();
+        let digests: Vec<&[u8]> = self.packages.iter().map(|package| package.sha256.as_bytes()).collect();
         FramedHasher::new("interpreter").field("version", &self.version).list("debs", digests).finish()
     }
 

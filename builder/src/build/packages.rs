@@ -200,7 +200,7 @@ impl Builder<'_> {
         compiling: &Compiling,
         state: &State,
     ) -> Digest {
-        let digests: Vec<&[u8; 32]> = packages.iter().map(|package| package.sha256.as_bytes()).collect();
+        let digests: Vec<&[u8]> = packages.iter().map(|package| package.sha256.as_bytes()).collect();
         let groups = groups.iter().map(|group| group.iter().map(usize::to_string).collect::<Vec<_>>().join(" "));
         self.key(VERSION, state)
             .list("debs", digests)

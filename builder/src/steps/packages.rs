@@ -330,8 +330,7 @@ impl<'a> Group<'a> {
 
     /// Names the bytes of the layer: nothing else of the image matters.
     pub fn key(&self) -> Digest {
-        let segments: Vec<[u8; 32]> =
-            self.segments.iter().flat_map(|segment| segment.keys()).map(|key| *key.as_bytes()).collect();
+        let segments: Vec<Digest> = self.segments.iter().flat_map(|segment| segment.keys()).collect();
         FramedHasher::new("group 2")
             .list("segments", segments)
             .field("links", [u8::from(self.has_links)])

@@ -2,7 +2,7 @@
 
 use std::io::{self, Read, Write};
 
-use crate::{Digest, Sha256};
+use crate::{Algorithm, Digest, Hash, Sha256};
 
 /// Passes bytes on to another writer, hashing and counting those it accepted.
 pub struct HashingWriter<W> {
@@ -15,6 +15,11 @@ impl<W: Write> HashingWriter<W> {
     /// Hashes what is written to `inner`.
     pub fn new(inner: W) -> Self {
         Self { inner, hash: Sha256::new(), size: 0 }
+    }
+
+    /// Goes on where another one stopped: `inner` has got `size` bytes already, which `hash` has seen.
+    pub fn resumed(inner: W, hash: Sha256, size: u64) -> Self {
+        Self { inner, hash, size }
     }
 
     /// How many bytes were written so far.
@@ -44,14 +49,19 @@ impl<W: Write> Write for HashingWriter<W> {
 /// Reads from another reader, hashing and counting what it gave.
 pub struct HashingReader<R> {
     inner: R,
-    hash: Sha256,
+    hash: Hash,
     size: u64,
 }
 
 impl<R: Read> HashingReader<R> {
     /// Hashes what is read from `inner`.
     pub fn new(inner: R) -> Self {
-        Self { inner, hash: Sha256::new(), size: 0 }
+        Self::with(Algorithm::Sha256, inner)
+    }
+
+    /// Hashes what is read from `inner` by an algorithm.
+    pub fn with(algorithm: Algorithm, inner: R) -> Self {
+        Self { inner, hash: Hash::new(algorithm), size: 0 }
     }
 
     /// The inner reader, and the digest and number of the bytes read so far.

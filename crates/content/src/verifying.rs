@@ -2,13 +2,13 @@
 
 use std::io::{self, Read};
 
-use crate::{Digest, Sha256};
+use crate::{Digest, Hash};
 
-/// Reads exactly `size` bytes whose sha256 is `expected`; anything else is an error of kind `InvalidData` or
+/// Reads exactly `size` bytes whose digest is `expected`; anything else is an error of kind `InvalidData` or
 /// `UnexpectedEof`. The last read checks the digest, so a caller that reads to the end has read the right bytes.
 pub struct VerifyingReader<R> {
     inner: R,
-    hash: Option<Sha256>,
+    hash: Option<Hash>,
     expected: Digest,
     size: u64,
     read: u64,
@@ -17,7 +17,7 @@ pub struct VerifyingReader<R> {
 impl<R: Read> VerifyingReader<R> {
     /// Expects `inner` to give `size` bytes with the digest `expected`.
     pub fn new(inner: R, expected: Digest, size: u64) -> Self {
-        Self { inner, hash: Some(Sha256::new()), expected, size, read: 0 }
+        Self { inner, hash: Some(Hash::new(expected.algorithm())), expected, size, read: 0 }
     }
 
     fn check(&mut self) -> io::Result<()> {
@@ -59,6 +59,7 @@ impl<R: Read> Read for VerifyingReader<R> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Algorithm;
 
     fn read(bytes: &[u8], expected: Digest, size: u64) -> io::Result<Vec<u8>> {
         let mut out = Vec::new();
@@ -70,12 +71,15 @@ mod tests {
     fn the_right_bytes_pass() {
         assert_eq!(read(b"abc", Digest::of(b"abc"), 3).unwrap(), b"abc");
         assert_eq!(read(b"", Digest::of(b""), 0).unwrap(), b"");
+        assert_eq!(read(b"abc", Digest::with(Algorithm::Sha512, b"abc"), 3).unwrap(), b"abc");
     }
 
     #[test]
     fn wrong_short_and_long_bytes_are_errors() {
         let expected = Digest::of(b"abc");
         assert_eq!(read(b"abd", expected, 3).unwrap_err().kind(), io::ErrorKind::InvalidData);
+        let other = Digest::with(Algorithm::Sha512, b"abc");
+        assert_eq!(read(b"abd", other, 3).unwrap_err().kind(), io::ErrorKind::InvalidData);
         assert_eq!(read(b"ab", expected, 3).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
         assert_eq!(read(b"abcd", expected, 3).unwrap_err().kind(), io::ErrorKind::InvalidData);
         assert_eq!(read(b"", Digest::of(b"x"), 0).unwrap_err().kind(), io::ErrorKind::InvalidData);

@@ -476,7 +476,7 @@ fn stand_ins(cache: &Cache) -> Result<PathBuf, Failure> {
 
 fn made_stand_ins(cache: &Cache) -> Result<(Digest, PathBuf), Failure> {
     let packages = fixtures::standins::packages();
-    let digests: Vec<_> = packages.iter().map(|package| *package.digest().as_bytes()).collect();
+    let digests: Vec<_> = packages.iter().map(|package| package.digest()).collect();
     let kafka = fixtures::standins::kafka_tarball();
     let key = FramedHasher::new("stand-ins 1").list("packages", digests).field("kafka", kafka).finish();
     if let Some(found) = cache.tree(key)? {
