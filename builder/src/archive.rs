@@ -78,6 +78,7 @@ pub fn write(
 
 /// Puts images, and everything that they need, into another layout.
 pub fn copy_into(layout: &Layout, other: &Layout, images: &[Named]) -> Result<(), ArchiveError> {
+    let _leases = (layout.lease(), other.lease());
     for (reference, descriptor) in images {
         let unreadable = |source| unreadable(reference, source);
         for blob in layout.reachable(std::slice::from_ref(descriptor)).map_err(unreadable)?.values() {

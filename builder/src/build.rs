@@ -223,6 +223,8 @@ impl Builder<'_> {
         finished: &(dyn Fn(&BuiltImage) + Sync),
     ) -> Result<Vec<BuiltImage>, BuildError> {
         self.secrets.check(plan)?;
+        // What is stored here is named at the end; until then nobody may take it for garbage.
+        let _lease = self.layout.lease();
         let Options { recut, layer_budget, .. } = self.options;
         let cut = layering::cut(plan, Some(self.layout), recut, layer_budget, reference)?;
         if !self.options.keep_going {

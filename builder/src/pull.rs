@@ -85,6 +85,8 @@ pub async fn pull(
     platforms: &Platforms,
     observer: &dyn Observer,
 ) -> Result<PulledImage, PullError> {
+    // Nothing names what arrives until all of it is here.
+    let _lease = layout.lease();
     let sink: Arc<dyn Sink> = Arc::new(LayoutSink(Arc::clone(layout)));
     let report = client.pull(reference, platforms, sink).await.map_err(|source| failed(reference, source))?;
     let pulled = PulledImage::new(reference, &report);

@@ -182,6 +182,8 @@ pub async fn push_as_they_come(
     mut images: mpsc::UnboundedReceiver<Outgoing>,
     observer: &dyn Observer,
 ) -> Result<PushTotals, PushError> {
+    // Another build may replace an image while it is on its way; its blobs stay until it has arrived.
+    let _lease = layout.lease();
     let pusher = Pusher::new(client.clone());
     let places = Arc::new(Semaphore::new(IMAGES));
     let mut running = JoinSet::new();
@@ -246,6 +248,7 @@ fn prepared(layout: &Layout, image: &Outgoing, depth: usize) -> Result<ImagePush
         lists.push(prepared(layout, &Outgoing { target, manifest: entry.clone() }, depth - 1)?);
     }
     let source = |descriptor: &Descriptor| -> Arc<dyn registry_client::BlobSource> {
+        layout.rely_on(descriptor.digest);
         Arc::new(FileSource(layout.blob_path(descriptor.digest)))
     };
     // A layer that may not be passed on stays where its addresses say, if it is not here.

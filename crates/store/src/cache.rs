@@ -10,6 +10,8 @@
 //!   incoming/           what is not finished (see `scratch`)
 //! ```
 //!
+//! When an entry was last used is the time of its file (see `evict`).
+//!
 //! An entry is whole or absent. After the machine went down that holds for those whose writer waited for the disk;
 //! others are checked when they are read: packages and indexes by the digest that is their name, records by being JSON,
 //! layers when a layout takes them, and segments once after each start of the machine. Removing any part of the cache
@@ -73,6 +75,11 @@ pub struct Cache {
 }
 
 impl Cache {
+    /// The file that is locked while this process has the cache open.
+    pub(crate) fn own_lock(&self) -> &Path {
+        self.scratch.lock_path()
+    }
+
     /// Opens a cache, making the directory if it is absent, and removes what killed processes left in it.
     pub fn open(root: impl Into<PathBuf>) -> Result<Self, StoreError> {
         let root = root.into();
@@ -106,12 +113,14 @@ impl Cache {
     /// The path of a file entry, if it is there.
     pub fn file(&self, area: Area, key: CacheKey) -> Option<PathBuf> {
         let path = self.path(area, key);
-        fs::symlink_metadata(&path).is_ok_and(|metadata| metadata.is_file()).then_some(path)
+        let is_there = self.use_entry(&path) && fs::symlink_metadata(&path).is_ok_and(|metadata| metadata.is_file());
+        is_there.then_some(path)
     }
 
     /// Opens a file entry, if it is there.
     pub fn open_file(&self, area: Area, key: CacheKey) -> Result<Option<File>, StoreError> {
         let path = self.path(area, key);
+        self.use_entry(&path);
         match File::open(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             other => other.map(Some).map_err(StoreError::io("read", &path)),
@@ -207,7 +216,7 @@ impl Cache {
         fill: impl FnOnce(&Path) -> io::Result<()>,
     ) -> Result<PathBuf, StoreError> {
         let path = self.path(Area::Mounts, key);
-        if fs::symlink_metadata(&path).is_ok() {
+        if self.use_entry(&path) {
             return Ok(path);
         }
         let scratch = self.scratch_dir()?;

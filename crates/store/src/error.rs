@@ -77,6 +77,14 @@ pub enum StoreError {
         /// What is wrong with it.
         source: DocumentError,
     },
+    /// What a name leads to cannot be read, so that nobody knows what it needs.
+    #[error("`{name}` cannot be read, so that nobody knows which blobs it needs")]
+    Unreadable {
+        /// The image.
+        name: String,
+        /// Why it cannot be read.
+        source: Box<StoreError>,
+    },
     /// A record for the cache that JSON cannot express.
     #[error("record for `{}` cannot be written as JSON", path.display())]
     Record {

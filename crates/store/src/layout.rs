@@ -3,9 +3,12 @@
 //! ```text
 //! oci-layout            {"imageLayoutVersion":"1.0.0"}
 //! index.json            every image: its descriptor, annotated with its full reference
-//! blobs/sha256/<hex>    manifests, configs, layers; mode 0444
+//! blobs/sha256/<hex>    manifests, configs, layers; mode 0444; blobs/sha512/<hex> if somebody else named them so
 //! .store/lock           held while index.json changes
 //! .store/incoming/      unfinished blobs (see `scratch`)
+//! .store/uploads/       blobs that come in several requests (see `upload`)
+//! .store/leases/ .store/pending/ .store/sweep
+//!                       what must not be removed although nothing names it yet (see `lease`)
 //! ```
 //!
 //! A layout made by another tool is read as it is; `.store` appears with the first write. Manifests that were stored
@@ -16,13 +19,14 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use content::{Digest, HashingReader, VerifyingReader};
+use content::{Algorithm, Digest, VerifyingReader};
 use oci::{Descriptor, Document, ImageConfig, Index, MAX_CONFIG_SIZE, MAX_MANIFEST_SIZE, REF_NAME, Reference};
 use serde::Deserialize;
 
-use crate::blob_writer::{self, sync_directory};
+use crate::blob_writer::{self, hash_file, sync_directory};
+use crate::lease::LeaseFile;
 use crate::scratch::{self, Scratch, ScratchFile};
 use crate::{BlobWriter, StoreError};
 
@@ -36,6 +40,8 @@ pub struct Layout {
     root: PathBuf,
     scratch: Mutex<Option<Arc<Scratch>>>,
     index: Mutex<Option<Arc<KnownIndex>>>,
+    /// What this process relies on, while somebody holds it.
+    pub(crate) lease: Mutex<Weak<LeaseFile>>,
 }
 
 /// `index.json` as it was read. An index is only ever replaced, and while we hold this one open no other file can have
@@ -97,7 +103,7 @@ impl Layout {
 
     /// Where a blob is, or would be.
     pub fn blob_path(&self, digest: Digest) -> PathBuf {
-        self.blobs().join(digest.hex())
+        self.blobs().join(digest.algorithm().name()).join(digest.hex())
     }
 
     /// Whether a blob of this digest and size is there. Its bytes are checked by whoever reads them.
@@ -107,6 +113,7 @@ impl Layout {
 
     /// The size of a blob, if it is there.
     pub fn blob_size(&self, digest: Digest) -> Option<u64> {
+        self.rely_on(digest);
         let metadata = fs::symlink_metadata(self.blob_path(digest)).ok()?;
         metadata.is_file().then_some(metadata.len())
     }
@@ -114,19 +121,24 @@ impl Layout {
     /// Starts a blob.
     pub fn blob_writer(&self) -> Result<BlobWriter, StoreError> {
         let (file, opened) = self.scratch_file()?;
-        Ok(BlobWriter::new(file, opened, self.blobs()))
+        Ok(BlobWriter::new(file, opened, self.blobs(), self.current_lease()))
     }
 
     /// Stores bytes that are at hand.
     pub fn put_bytes(&self, bytes: &[u8]) -> Result<(Digest, u64), StoreError> {
-        let digest = Digest::of(bytes);
+        self.put_bytes_as(Digest::of(bytes), bytes)
+    }
+
+    /// Stores bytes that are at hand under a name which somebody else gave them, and which is checked.
+    pub fn put_bytes_as(&self, digest: Digest, bytes: &[u8]) -> Result<(Digest, u64), StoreError> {
         let size = bytes.len() as u64;
+        self.rely_on(digest);
         if self.read_small(digest, size).is_ok() {
             return Ok((digest, size));
         }
         let mut writer = self.blob_writer()?;
         writer.write_all(bytes).map_err(StoreError::io("write", &self.blob_path(digest)))?;
-        writer.commit()
+        Ok((digest, writer.commit_named(digest)?))
     }
 
     /// Stores a finished file under its digest, sharing its inode where the filesystem allows. The file is read and
@@ -141,7 +153,7 @@ impl Layout {
             Ok(link) => {
                 let file = File::open(link.path()).map_err(StoreError::io("read", path))?;
                 check_file(&file, path, digest, size)?;
-                blob_writer::publish(&file, link, &self.blobs(), digest)
+                blob_writer::publish(&file, link.path(), &self.blobs(), digest)
             }
             // Another filesystem, too many links, or a file of another user: all of them can still be copied.
             Err(_) => self.put_file_copy(path, digest, size),
@@ -172,6 +184,7 @@ impl Layout {
 
     /// Opens a blob whose bytes the caller does not check, because whoever gets them does. With its size.
     pub fn open_blob_file(&self, digest: Digest) -> Result<(File, u64), StoreError> {
+        self.rely_on(digest);
         let path = self.blob_path(digest);
         // A layout from elsewhere may hold a symlink out of it, or a pipe that blocks whoever opens it.
         let flags = (rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK).bits() as i32;
@@ -194,7 +207,7 @@ impl Layout {
         }
         let mut bytes = Vec::with_capacity(size as usize);
         file.take(limit + 1).read_to_end(&mut bytes).map_err(StoreError::io("read", &self.blob_path(digest)))?;
-        let found = Digest::of(&bytes);
+        let found = Digest::with(digest.algorithm(), &bytes);
         if found != digest {
             return Err(StoreError::Damaged { expected: digest, found });
         }
@@ -291,7 +304,7 @@ impl Layout {
         Ok(known)
     }
 
-    fn read_index(&self) -> Result<(Index, File), StoreError> {
+    pub(crate) fn read_index(&self) -> Result<(Index, File), StoreError> {
         let path = self.index_path();
         let file = File::open(&path).map_err(StoreError::io("read", &path))?;
         let mut bytes = Vec::new();
@@ -333,11 +346,16 @@ impl Layout {
     }
 
     fn unopened(root: PathBuf) -> Self {
-        Self { root, scratch: Mutex::new(None), index: Mutex::new(None) }
+        Self { root, scratch: Mutex::new(None), index: Mutex::new(None), lease: Mutex::new(Weak::new()) }
     }
 
-    fn blobs(&self) -> PathBuf {
-        self.root.join("blobs/sha256")
+    pub(crate) fn blobs(&self) -> PathBuf {
+        self.root.join("blobs")
+    }
+
+    /// A place of our own in the layout.
+    pub(crate) fn own(&self, name: &str) -> PathBuf {
+        self.root.join(".store").join(name)
     }
 
     fn index_path(&self) -> PathBuf {
@@ -345,7 +363,7 @@ impl Layout {
     }
 
     fn incoming(&self) -> PathBuf {
-        self.root.join(".store/incoming")
+        self.own("incoming")
     }
 
     fn create_missing(&self) -> Result<(), StoreError> {
@@ -359,8 +377,8 @@ impl Layout {
         if marker.exists() { Ok(()) } else { self.write_file(&marker, LAYOUT_MARKER.as_bytes()) }
     }
 
-    fn create_directories(&self) -> Result<(), StoreError> {
-        for directory in [self.blobs(), self.incoming()] {
+    pub(crate) fn create_directories(&self) -> Result<(), StoreError> {
+        for directory in [self.blobs().join(Algorithm::Sha256.name()), self.incoming()] {
             fs::create_dir_all(&directory).map_err(StoreError::io("create", &directory))?;
         }
         Ok(())
@@ -392,14 +410,14 @@ impl Layout {
 
     fn lock(&self) -> Result<File, StoreError> {
         self.create_directories()?;
-        let path = self.root.join(".store/lock");
+        let path = self.own("lock");
         let options = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
         let file = options.map_err(StoreError::io("open", &path))?;
         file.lock().map_err(StoreError::io("lock", &path))?;
         Ok(file)
     }
 
-    fn scratch(&self) -> Result<Arc<Scratch>, StoreError> {
+    pub(crate) fn scratch(&self) -> Result<Arc<Scratch>, StoreError> {
         let mut scratch = self.scratch.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(scratch) = &*scratch {
             return Ok(Arc::clone(scratch));
@@ -433,10 +451,7 @@ fn refuse_foreign_directory(root: &Path) -> Result<(), StoreError> {
 }
 
 fn check_file(file: &File, path: &Path, digest: Digest, size: u64) -> Result<(), StoreError> {
-    let mut reader = HashingReader::new(file);
-    let mut buffer = vec![0; 256 << 10];
-    while reader.read(&mut buffer).map_err(StoreError::io("read", path))? > 0 {}
-    let (_, found, found_size) = reader.finish();
+    let (found, found_size) = hash_file(file, digest.algorithm()).map_err(StoreError::io("read", path))?;
     if found_size != size {
         return Err(StoreError::WrongSize { digest, expected: size, found: found_size });
     }
@@ -497,7 +512,7 @@ mod tests {
         let mut long = layout.blob_writer().unwrap();
         long.write_all(b"right and more").unwrap();
         assert!(matches!(long.commit_expecting(expected, 5), Err(StoreError::WrongSize { .. })));
-        assert_eq!(fs::read_dir(layout.blobs()).unwrap().count(), 0);
+        assert_eq!(fs::read_dir(layout.blobs().join("sha256")).unwrap().count(), 0);
         let root = layout.root().to_owned();
         drop(layout);
         assert_eq!(incoming(&Layout::open(root).unwrap()), 0);

@@ -49,6 +49,11 @@ impl Scratch {
         Err(io::Error::other("every lock file made here was removed at once by someone else"))
     }
 
+    /// The file that is locked while this process lives.
+    pub(crate) fn lock_path(&self) -> &Path {
+        &self.lock_path
+    }
+
     /// A path in the directory that was not given out before.
     pub(crate) fn fresh_path(&self) -> PathBuf {
         self.directory.join(self.next.fetch_add(1, Ordering::Relaxed).to_string())
@@ -112,6 +117,13 @@ impl ScratchFile {
     pub(crate) fn link(scratch: &Arc<Scratch>, source: &Path) -> io::Result<Self> {
         let path = scratch.fresh_path();
         fs::hard_link(source, &path)?;
+        Ok(Self { path, _scratch: Arc::clone(scratch) })
+    }
+
+    /// Moves a file here, from the same filesystem; it is gone when this is dropped.
+    pub(crate) fn take(scratch: &Arc<Scratch>, source: &Path) -> io::Result<Self> {
+        let path = scratch.fresh_path();
+        fs::rename(source, &path)?;
         Ok(Self { path, _scratch: Arc::clone(scratch) })
     }
 

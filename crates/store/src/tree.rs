@@ -62,7 +62,7 @@ impl Cache {
     pub fn tree(&self, key: CacheKey) -> Result<Option<PathBuf>, StoreError> {
         let directory = self.path(Area::Trees, key);
         let root = directory.join(ROOT);
-        if fs::symlink_metadata(&root).is_err() {
+        if !self.use_entry(&directory) || fs::symlink_metadata(&root).is_err() {
             return Ok(None);
         }
         match fs::read_to_string(directory.join(UNSETTLED)) {
@@ -136,7 +136,8 @@ pub(crate) fn boot_id() -> Option<String> {
     fs::read_to_string(BOOT_ID).ok().filter(|id| !id.trim().is_empty())
 }
 
-fn entries(directory: &Path) -> Result<Vec<PathBuf>, StoreError> {
+/// The paths in a directory, which may be absent.
+pub(crate) fn entries(directory: &Path) -> Result<Vec<PathBuf>, StoreError> {
     match fs::read_dir(directory) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
         other => other
