@@ -53,12 +53,22 @@ impl ApiError {
         Self::new(StatusCode::METHOD_NOT_ALLOWED, "UNSUPPORTED", "this registry is read-only")
     }
 
-    pub(crate) fn blob_delete() -> Self {
-        Self::new(
-            StatusCode::METHOD_NOT_ALLOWED,
-            "UNSUPPORTED",
-            "blobs cannot be deleted one by one: garbage collection removes those that no manifest needs",
-        )
+    pub(crate) fn unauthorized() -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, "UNAUTHORIZED", "a name and a password are needed, and must be right")
+            .with_header(header::WWW_AUTHENTICATE, "Basic realm=\"drystone\", charset=\"UTF-8\"".to_owned())
+    }
+
+    pub(crate) fn blob_needed(why: &str) -> Self {
+        let message = format!("this blob cannot be deleted: {why}");
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "UNSUPPORTED", message)
+            .with_header(header::ALLOW, "GET, HEAD".to_owned())
+    }
+
+    pub(crate) fn no_room(limit: u64) -> Self {
+        let message = format!(
+            "the registry may hold {limit} bytes, and this would be more: delete what nobody needs, and collect garbage"
+        );
+        Self::new(StatusCode::FORBIDDEN, "DENIED", message)
     }
 
     pub(crate) fn name_invalid(error: &ReferenceError) -> Self {

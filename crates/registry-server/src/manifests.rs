@@ -5,6 +5,7 @@
 //! deleted by that.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use axum::body::Body;
 use axum::http::request::Parts;
@@ -30,14 +31,14 @@ pub(crate) async fn get(
     wanted: ManifestName,
     request: &Parts,
 ) -> Result<Response, ApiError> {
-    let (media_type, bytes) = server.blocking(move |server| server.read_manifest(&name, &wanted)).await?;
-    let digest = Digest::of(&bytes);
+    let (descriptor, bytes) = server.blocking(move |server| server.read_manifest(&name, &wanted)).await?;
+    let digest = descriptor.digest;
     let tag = format!("\"{digest}\"");
     if header_text(request, header::IF_NONE_MATCH).is_some_and(|known| known.contains(&tag)) {
         return Ok(Respond::with(StatusCode::NOT_MODIFIED).header(header::ETAG, tag).head());
     }
     let respond = Respond::with(StatusCode::OK)
-        .header(header::CONTENT_TYPE, media_type)
+        .header(header::CONTENT_TYPE, &descriptor.media_type)
         .header(header::CONTENT_LENGTH, bytes.len())
         .header(header::ETAG, tag)
         .header(CONTENT_DIGEST, digest);
@@ -59,15 +60,19 @@ pub(crate) async fn put(
         return Err(ApiError::manifest_invalid(message));
     }
     let idle = server.options.body_idle;
-    let body = http_body_util::Limited::new(body, MAX_MANIFEST_SIZE as usize).collect();
+    let limit = server.options.max_manifest_size.min(MAX_MANIFEST_SIZE);
+    let body = http_body_util::Limited::new(body, limit as usize).collect();
     let bytes = match tokio::time::timeout(idle, body).await {
         Err(_) => return Err(ApiError::body_idle()),
         Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
-            return Err(ApiError::too_large(MAX_MANIFEST_SIZE));
+            return Err(ApiError::too_large(limit));
         }
         Ok(Err(error)) => return Err(ApiError::body(format!("the request's body broke off: {error}"))),
         Ok(Ok(body)) => body.to_bytes(),
     };
+    let size = bytes.len() as u64;
+    server.metrics.received.fetch_add(size, Ordering::Relaxed);
+    server.check_room(size).await?;
     let location = format!("/v2/{name}/manifests/{wanted}");
     let pushed = server.blocking(move |server| server.store_manifest(&name, &wanted, media_type, &bytes)).await?;
     let mut respond =
@@ -98,7 +103,7 @@ impl Server {
         Ok(references)
     }
 
-    fn read_manifest(&self, name: &Repository, wanted: &ManifestName) -> Result<(MediaType, Vec<u8>), ApiError> {
+    fn read_manifest(&self, name: &Repository, wanted: &ManifestName) -> Result<(Descriptor, Vec<u8>), ApiError> {
         let references = self.repository(name)?;
         let unknown = || {
             if references.is_empty() { ApiError::name_unknown(name) } else { ApiError::manifest_unknown(wanted) }
@@ -116,7 +121,7 @@ impl Server {
         let descriptor = descriptor.ok_or_else(unknown)?;
         match self.layout.read_small(descriptor.digest, MAX_MANIFEST_SIZE) {
             Err(StoreError::Missing { .. }) => Err(ApiError::manifest_unknown(wanted)),
-            other => Ok((descriptor.media_type, other?)),
+            other => Ok((descriptor, other?)),
         }
     }
 
@@ -140,15 +145,22 @@ impl Server {
         bytes: &[u8],
     ) -> Result<Pushed, ApiError> {
         let document = Document::parse(bytes, Some(&media_type)).map_err(|error| ApiError::document(&error))?;
-        let descriptor = Descriptor::of(media_type, bytes);
-        let digest = descriptor.digest;
+        let digest = match wanted {
+            ManifestName::Digest(expected) => Digest::with(expected.algorithm(), bytes),
+            ManifestName::Tag(_) => Digest::of(bytes),
+        };
         if let ManifestName::Digest(expected) = wanted
             && *expected != digest
         {
             return Err(ApiError::digest_invalid(format!("expected {expected}, but the manifest hashes to {digest}")));
         }
+        let descriptor = Descriptor::new(media_type, digest, bytes.len() as u64);
+        // From here until something names them, its parts and itself must not be taken for garbage.
+        let mut needed = vec![digest];
+        needed.extend(document.blobs().into_iter().chain(document.manifests()).map(|part| part.digest));
+        self.expect_name(&needed);
         self.check_parts(&document)?;
-        self.layout.put_bytes(bytes)?;
+        self.layout.put_bytes_as(digest, bytes)?;
         let mut names = Vec::new();
         let by_digest = |digest| self.reference(name).with_digest(Some(digest));
         if let ManifestName::Tag(tag) = wanted {
@@ -165,6 +177,7 @@ impl Server {
             names.push((by_digest(digest), descriptor));
         }
         self.layout.set_references(&names)?;
+        self.layout.named(&needed);
         Ok(Pushed { digest, subject })
     }
 

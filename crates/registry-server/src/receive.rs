@@ -2,6 +2,7 @@
 //! own, and no more than a few pieces are ever between the two.
 
 use std::io::Write;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -10,6 +11,7 @@ use futures_util::StreamExt;
 use tokio::sync::{OwnedMutexGuard, mpsc};
 
 use crate::api_error::ApiError;
+use crate::router::Server;
 use crate::uploads::Session;
 
 /// How many pieces may wait to be written.
@@ -28,6 +30,7 @@ pub(crate) struct Limits {
 /// Appends a body to an upload. What was received stays, even if the client goes away in the middle: then this future
 /// is dropped, the writing thread sees the end of the pieces, and releases the session as far as it came.
 pub(crate) async fn receive(
+    server: &Server,
     body: Body,
     session: OwnedMutexGuard<Session>,
     limits: Limits,
@@ -35,7 +38,7 @@ pub(crate) async fn receive(
     let start = session.size();
     let (pieces, received) = mpsc::channel(PIECES);
     let writing = tokio::task::spawn_blocking(move || write(session, received));
-    let forwarded = forward(body, pieces, start, &limits).await;
+    let forwarded = forward(server, body, pieces, start, &limits).await;
     let (session, written) = writing.await.map_err(|error| ApiError::internal(&error))?;
     // When writing fails, forwarding stops too; the cause is the better answer.
     written.map_err(|error| ApiError::write(&error))?;
@@ -58,7 +61,13 @@ fn write(
     (session, Ok(()))
 }
 
-async fn forward(body: Body, pieces: mpsc::Sender<Bytes>, start: u64, limits: &Limits) -> Result<(), ApiError> {
+async fn forward(
+    server: &Server,
+    body: Body,
+    pieces: mpsc::Sender<Bytes>,
+    start: u64,
+    limits: &Limits,
+) -> Result<(), ApiError> {
     let mut stream = body.into_data_stream();
     let mut count = 0u64;
     loop {
@@ -72,6 +81,11 @@ async fn forward(body: Body, pieces: mpsc::Sender<Bytes>, start: u64, limits: &L
         if limits.body.is_some_and(|expected| count > expected) {
             return Err(ApiError::size_invalid("the body is longer than its Content-Range"));
         }
+        let length = piece.len() as u64;
+        if !server.usage.take(length) {
+            return Err(ApiError::no_room(server.usage.limit().unwrap_or_default()));
+        }
+        server.metrics.received.fetch_add(length, Ordering::Relaxed);
         if pieces.send(piece).await.is_err() {
             return Err(ApiError::upload_unknown());
         }

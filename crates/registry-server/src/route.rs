@@ -45,6 +45,20 @@ impl std::fmt::Display for ManifestName {
 }
 
 impl Route {
+    /// What kind of place it is, for figures.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Base => "base",
+            Self::Catalog => "catalog",
+            Self::Tags(_) => "tags",
+            Self::Manifest(..) => "manifest",
+            Self::Referrers(..) => "referrers",
+            Self::Blob(..) => "blob",
+            Self::Uploads(_) => "uploads",
+            Self::Upload(..) => "upload",
+        }
+    }
+
     /// Reads a request's path.
     pub(crate) fn parse(path: &str) -> Result<Self, ApiError> {
         let path = path.replace("%3A", ":").replace("%3a", ":");

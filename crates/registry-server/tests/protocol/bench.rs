@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use content::Digest;
 use oci::{Descriptor, ImageConfig, Manifest, MediaType, Platform};
-use registry_server::Options;
+use registry_server::{Options, Tls};
 use reqwest::header::HeaderMap;
 use reqwest::{Method, Response};
 use store::Layout;
 use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 
 pub(crate) const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 pub(crate) const INDEX: &str = "application/vnd.oci.image.index.v1+json";
@@ -16,8 +17,14 @@ pub(crate) const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 pub(crate) struct Bench {
     pub(crate) layout: Arc<Layout>,
     pub(crate) address: String,
-    _directory: tempfile::TempDir,
-    _stop: oneshot::Sender<()>,
+    directory: tempfile::TempDir,
+    served: Option<Served>,
+}
+
+/// A server that runs.
+struct Served {
+    stop: oneshot::Sender<()>,
+    ended: JoinHandle<std::io::Result<()>>,
 }
 
 /// An answer, read to its end.
@@ -57,18 +64,60 @@ impl Bench {
     }
 
     pub(crate) async fn with(change: impl FnOnce(&mut Options)) -> Self {
+        Self::start(change, None).await
+    }
+
+    pub(crate) async fn over_tls(tls: Tls) -> Self {
+        Self::start(|_| {}, Some(tls)).await
+    }
+
+    async fn start(change: impl FnOnce(&mut Options), tls: Option<Tls>) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let layout = Arc::new(Layout::open_or_create(directory.path().join("oci")).unwrap());
+        let mut bench = Self { layout, address: "127.0.0.1:0".to_owned(), directory, served: None };
+        bench.serve(change, tls).await;
+        bench
+    }
+
+    async fn serve(&mut self, change: impl FnOnce(&mut Options), tls: Option<Tls>) {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap().to_string();
-        let mut options = Options::new(address.parse().unwrap());
+        self.address = listener.local_addr().unwrap().to_string();
+        let mut options = Options::new(self.address.parse().unwrap());
         change(&mut options);
-        let router = registry_server::router(Arc::clone(&layout), options);
+        let router = registry_server::router(Arc::clone(&self.layout), options);
         let (stop, stopped) = oneshot::channel::<()>();
-        tokio::spawn(registry_server::serve(listener, router, async move {
+        let stopped = async move {
             let _ = stopped.await;
-        }));
-        Self { layout, address, _directory: directory, _stop: stop }
+        };
+        let ended = tokio::spawn(async move {
+            match tls {
+                Some(tls) => registry_server::serve_tls(listener, tls, router, stopped).await,
+                None => registry_server::serve(listener, router, stopped).await,
+            }
+        });
+        self.served = Some(Served { stop, ended });
+    }
+
+    /// Ends the server, and starts another one over the same layout at another address.
+    pub(crate) async fn restart(&mut self, change: impl FnOnce(&mut Options)) {
+        let Some(Served { stop, ended }) = self.served.take() else { panic!("nothing runs") };
+        stop.send(()).unwrap();
+        ended.await.unwrap().unwrap();
+        self.layout = Arc::new(Layout::open(self.directory.path().join("oci")).unwrap());
+        self.serve(change, None).await;
+    }
+
+    pub(crate) fn port(&self) -> &str {
+        self.address.rsplit(':').next().unwrap()
+    }
+
+    /// Sends a body whose length is not said beforehand.
+    pub(crate) async fn send_chunked(&self, method: &str, path: &str, body: Vec<u8>) -> Answer {
+        let pieces = body.chunks(8192).map(|piece| Ok::<_, std::io::Error>(piece.to_vec())).collect::<Vec<_>>();
+        let body = reqwest::Body::wrap_stream(futures_util::stream::iter(pieces));
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        let request = client.request(method.parse().unwrap(), format!("http://{}{path}", self.address)).body(body);
+        Answer::of(request.send().await.unwrap()).await
     }
 
     pub(crate) async fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {

@@ -1,8 +1,9 @@
 //! Downloads.
 
-use content::Digest;
+use content::{Algorithm, Digest};
+use oci::{Descriptor, Manifest, MediaType};
 
-use crate::bench::Bench;
+use crate::bench::{Bench, MANIFEST};
 
 #[tokio::test]
 async fn the_base_says_that_the_api_is_here() {
@@ -10,7 +11,9 @@ async fn the_base_says_that_the_api_is_here() {
     for path in ["/v2/", "/v2"] {
         assert_eq!(bench.get(path).await.status, 200);
     }
-    assert_eq!(bench.get("/").await.refusal(), (404, "UNSUPPORTED".to_owned()));
+    for path in ["/v1/", "/x", "/v2x"] {
+        assert_eq!(bench.get(path).await.refusal(), (404, "UNSUPPORTED".to_owned()));
+    }
     assert_eq!(bench.send("POST", "/v2/", &[], b"").await.status, 405);
 }
 
@@ -61,10 +64,49 @@ async fn what_is_not_there_or_not_a_digest_is_refused_with_its_code() {
         ("GET", format!("/v2/a/blobs/{digest}"), 404, "BLOB_UNKNOWN"),
         ("GET", "/v2/a/blobs/sha256:0".to_owned(), 400, "DIGEST_INVALID"),
         ("GET", format!("/v2/A/blobs/{digest}"), 400, "NAME_INVALID"),
-        ("DELETE", format!("/v2/a/blobs/{digest}"), 405, "UNSUPPORTED"),
+        ("DELETE", format!("/v2/a/blobs/{digest}"), 404, "BLOB_UNKNOWN"),
         ("PUT", format!("/v2/a/blobs/{digest}"), 405, "UNSUPPORTED"),
     ];
     for (method, path, status, code) in cases {
         assert_eq!(bench.send(method, &path, &[], b"").await.refusal(), (status, code.to_owned()), "{method} {path}");
     }
+}
+
+#[tokio::test]
+async fn a_blob_goes_only_when_no_image_of_any_repository_needs_it() {
+    let bench = Bench::new().await;
+    let (image, _) = bench.push_image("a", "t", "content").await;
+    let path = format!("/v2/b/blobs/{}", Digest::of(b"content"));
+    let answer = bench.send("DELETE", &path, &[], b"").await;
+    assert_eq!(answer.refusal(), (405, "UNSUPPORTED".to_owned()));
+    assert!(!String::from_utf8(answer.body).unwrap().contains("localhost"), "names of other repositories stay secret");
+    assert_eq!(bench.send("DELETE", &format!("/v2/a/manifests/{image}"), &[], b"").await.status, 202);
+    assert_eq!(bench.send("DELETE", &path, &[], b"").await.status, 202);
+    assert_eq!(bench.get(&path).await.status, 404);
+}
+
+#[tokio::test]
+async fn content_may_be_named_by_its_sha512() {
+    let bench = Bench::new().await;
+    let (config, layer) = (b"{}", b"some layer");
+    let named = |bytes: &[u8]| Digest::with(Algorithm::Sha512, bytes);
+    for blob in [&config[..], &layer[..]] {
+        let path = format!("/v2/a/blobs/uploads/?digest={}", named(blob));
+        assert_eq!(bench.send("POST", &path, &[], b"other").await.refusal(), (400, "DIGEST_INVALID".to_owned()));
+        let answer = bench.send("POST", &path, &[], blob).await;
+        assert_eq!((answer.status, answer.header("docker-content-digest")), (201, named(blob).to_string().as_str()));
+        let answer = bench.get(&format!("/v2/a/blobs/{}", named(blob))).await;
+        assert_eq!((answer.status, answer.body.as_slice()), (200, blob));
+    }
+    let descriptor = |kind, bytes: &[u8]| Descriptor::new(kind, named(bytes), bytes.len() as u64);
+    let layers = vec![descriptor(MediaType::ImageLayer, layer)];
+    let manifest = Manifest::new(descriptor(MediaType::ImageConfig, config), layers).to_bytes();
+    let name = named(&manifest).to_string();
+    assert_eq!(bench.put_manifest("a", &named(b"x").to_string(), MANIFEST, &manifest).await.status, 400);
+    let answer = bench.put_manifest("a", &name, MANIFEST, &manifest).await;
+    assert_eq!((answer.status, answer.header("docker-content-digest")), (201, name.as_str()));
+    let answer = bench.get(&format!("/v2/a/manifests/{name}")).await;
+    assert_eq!((answer.status, answer.header("docker-content-digest")), (200, name.as_str()));
+    assert_eq!(answer.body, manifest);
+    assert!(bench.layout.verify(1, &|_| {}).unwrap().damage.is_empty());
 }

@@ -5,6 +5,9 @@
 mod bench;
 mod blobs;
 mod discovery;
+mod doors;
+mod garbage;
 mod manifests;
 mod skopeo;
+mod specification;
 mod uploads;
