@@ -3,8 +3,11 @@
 mod convert;
 mod copy;
 mod lint;
+mod amount;
 mod pull;
 mod remote;
+mod serve;
+mod upkeep;
 
 use std::path::PathBuf;
 
@@ -22,6 +25,8 @@ pub use self::copy::Copy;
 pub use self::lint::{Lint, LintFormat};
 pub use self::pull::{Pull, here};
 pub use self::remote::{Catalog, Delete, Referrers, Tags};
+pub use self::serve::{AccessLogKind, Serve};
+pub use self::upkeep::{Gc, Verify};
 use crate::destination::Destination;
 use crate::remote::CacheReference;
 
@@ -164,6 +169,9 @@ pub enum Command {
     /// the same bytes.
     Sbom(Sbom),
     /// Serve the layout as a registry
+    ///
+    /// This is the OCI distribution API 1.1, over the same directory that builds write, also while they do. At `/` is a
+    /// page with the images, at `/metrics` are figures for Prometheus, and `/healthz` says that the server lives.
     Serve(Serve),
     /// Look at Dockerfiles and families for what is allowed and better not done
     ///
@@ -176,6 +184,16 @@ pub enum Command {
     /// is called in a spec. Standard error says which lines stay commands, and which could not be converted and why; then
     /// the exit code is 1.
     Convert(Convert),
+    /// Remove what no image needs from the layout, and bound the cache
+    ///
+    /// Blobs of the layout go that no image, index or referrer names. What builds and pushes in progress need stays, and
+    /// what came over HTTP stays for an hour without a manifest. Names are not removed, unless --untagged says so.
+    Gc(Gc),
+    /// Check every blob against its digest, and that everything named is there
+    ///
+    /// Of the cache, packages, indexes and records are checked; builds check its segments and layers whenever they use
+    /// them. The exit code is 1 if anything is damaged.
+    Verify(Verify),
     /// Keep a registry's name and password, once the registry has accepted them
     ///
     /// They are kept where docker, podman, skopeo and oras find them too: in Docker's config.json, or with the
@@ -758,21 +776,6 @@ pub struct Images {
     /// Show how much of each image other images of the layout have too, and the sums
     #[arg(long)]
     pub sharing: bool,
-    #[command(flatten)]
-    pub layout: LayoutArgs,
-}
-
-#[derive(Debug, Args)]
-pub struct Serve {
-    /// The address and port
-    #[arg(long, default_value = "127.0.0.1:5100", value_name = "ADDRESS:PORT")]
-    pub listen: std::net::SocketAddr,
-    /// The registry's public name, under which pushed images are kept [default: localhost and the port]
-    #[arg(long, value_name = "HOST[:PORT]")]
-    pub name: Option<Registry>,
-    /// Refuse to store and delete
-    #[arg(long)]
-    pub read_only: bool,
     #[command(flatten)]
     pub layout: LayoutArgs,
 }

@@ -1,5 +1,6 @@
 //! The command line: the only place that reads the environment and the clock, prints, and chooses exit codes.
 
+mod access_log;
 mod args;
 mod commands;
 mod destination;
@@ -55,7 +56,9 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Images(command) => commands::images::run(&command),
         Command::Convert(command) => commands::convert::run(&command, output),
         Command::Lint(command) => commands::lint::run(&command, output),
-        Command::Serve(command) => commands::serve::run(&command),
+        Command::Serve(command) => commands::serve::run(&command, output),
+        Command::Gc(command) => commands::gc::run(&command, output),
+        Command::Verify(command) => commands::verify::run(&command, output),
         Command::Login(command) => commands::login::login(&command),
         Command::Logout(command) => commands::login::logout(&command),
         Command::Doctor(command) => commands::doctor::run(&command, output),
