@@ -22,5 +22,6 @@ mod logins;
 mod parity;
 mod plan;
 mod sandboxes;
+mod serve;
 mod support;
 mod whole_family;
