@@ -53,6 +53,7 @@ pub fn attach(
     if *wanted == Wanted::default() {
         return Ok(0);
     }
+    let _lease = layout.lease();
     let known = referrers::all(layout).map_err(BuildError::from)?;
     let said = Said { layout, known: &known, inventories: Inventories::new(layout) };
     let mut named: Vec<(Reference, Descriptor)> = Vec::new();

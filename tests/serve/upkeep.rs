@@ -115,7 +115,7 @@ fn verify_says_what_is_damaged_and_which_images_need_it() {
     fs::remove_file(&layer).unwrap();
     fs::write(&layer, bytes).unwrap();
     fs::remove_file(&config).unwrap();
-    let said = verify(&[]).failure(1, &["2 blobs of the layout are damaged or missing", "hint:"]);
+    let said = verify(&[]).failure(1, &["damaged or missing in the layout: 2 blobs", "hint:"]);
     for text in ["its bytes hash to", "it is not there", "needed by localhost:5100/base:v1", layer.to_str().unwrap()] {
         assert!(said.stdout.contains(text), "no {text} in {}", said.stdout);
     }
@@ -134,5 +134,5 @@ fn verify_says_what_is_damaged_and_which_images_need_it() {
     let deb = bench.cached("debs").remove(0);
     fs::set_permissions(&deb, fs::Permissions::from_mode(0o644)).unwrap();
     fs::write(&deb, "no package").unwrap();
-    assert!(verify(&[]).failure(1, &["1 files of the cache"]).stdout.contains(deb.to_str().unwrap()));
+    assert!(verify(&[]).failure(1, &["damaged in the cache: 1 file"]).stdout.contains(deb.to_str().unwrap()));
 }

@@ -47,6 +47,8 @@ struct Located {
 
 impl Bases<'_> {
     pub(super) fn look_for(&self, written: &str, platform: &Platform, reach: Reach) -> Result<Base, BaseError> {
+        // What is brought here is named once all of it is here.
+        let _lease = self.layout.lease();
         let found = if let Some(place) = written.strip_prefix(LAYOUT_PREFIX) {
             let (directory, name) = self.place(place);
             self.in_other_layout(written, &directory, name, platform)?

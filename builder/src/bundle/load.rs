@@ -59,6 +59,8 @@ pub fn read_head(file: impl Read + Send) -> Result<(Bundle, Vec<Reference>), Bun
 
 /// Loads a bundle.
 pub fn load(file: impl Read + Send, destination: &Destination<'_>) -> Result<Loaded, BundleError> {
+    // Names come last; until then nobody may take blobs for garbage.
+    let _lease = destination.layout.lease();
     let mut head = Head::default();
     let mut loading: Option<Loading<'_>> = None;
     let mut problem = None;

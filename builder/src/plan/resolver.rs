@@ -156,7 +156,7 @@ impl<'a> Resolver<'a> {
     }
 
     fn key(&self, names: &[String], image: &Image, requests: &[Located<PackageRequest>], below: Digest) -> Digest {
-        let offers = self.offered(names).map(|offer| *offer.digest.as_bytes());
+        let offers = self.offered(names).map(|offer| offer.digest);
         let requests = requests.iter().map(ToString::to_string);
         FramedHasher::new(VERSION)
             .field("below", below.as_bytes())

@@ -31,7 +31,14 @@ pub(crate) struct Trace {
     agent: Option<String>,
     user: Option<String>,
     route: &'static str,
+    status: u16,
+    sent: u64,
+    /// Whether the answer has not ended.
+    broken: bool,
 }
+
+/// What stands for the status of an answer if the client went away before there was one; a custom of other servers.
+const GONE: u16 = 499;
 
 impl Trace {
     pub(crate) fn begin(server: &Arc<Server>, request: &Parts) -> Self {
@@ -46,6 +53,9 @@ impl Trace {
             agent: agent.map(str::to_owned),
             user: None,
             route: "other",
+            status: GONE,
+            sent: 0,
+            broken: true,
         }
     }
 
@@ -57,32 +67,36 @@ impl Trace {
         self.route = route;
     }
 
-    /// Waits for the end of the answer's body, and says so then.
-    pub(crate) fn follow(self, response: Response) -> Response {
-        let status = response.status().as_u16();
+    /// Goes on to the end of the answer's body.
+    pub(crate) fn follow(mut self, response: Response) -> Response {
+        self.status = response.status().as_u16();
         let length = response.headers().get(header::CONTENT_LENGTH).and_then(|text| text.to_str().ok()?.parse().ok());
         response.map(|inner| {
-            let ended = inner.is_end_stream();
-            Body::new(Followed { inner, length, sent: 0, ended, status, trace: self })
+            // The body of an answer to HEAD is never asked for.
+            self.broken = !inner.is_end_stream() && self.method != Method::HEAD;
+            Body::new(Followed { inner, length, trace: self })
         })
     }
+}
 
-    fn end(&self, status: u16, bytes: u64, broken: bool) {
+/// Said however the request ends: a client that goes away takes the work on its answer with it.
+impl Drop for Trace {
+    fn drop(&mut self) {
         let (metrics, duration) = (&self.server.metrics, self.started.elapsed());
         metrics.in_flight.fetch_sub(1, Ordering::Relaxed);
-        metrics.sent.fetch_add(bytes, Ordering::Relaxed);
-        metrics.ended(known_method(&self.method), self.route, status, duration);
+        metrics.sent.fetch_add(self.sent, Ordering::Relaxed);
+        metrics.ended(known_method(&self.method), self.route, self.status, duration);
         let Some(log) = &self.server.options.log else { return };
         log.request(&Access {
             peer: self.peer,
             user: self.user.as_deref(),
             method: self.method.as_str(),
             path: &self.path,
-            status,
-            bytes,
+            status: self.status,
+            bytes: self.sent,
             duration,
             agent: self.agent.as_deref(),
-            broken,
+            broken: self.broken,
         });
     }
 }
@@ -104,9 +118,6 @@ struct Followed {
     inner: Body,
     /// What the head of the answer promised.
     length: Option<u64>,
-    sent: u64,
-    ended: bool,
-    status: u16,
     trace: Trace,
 }
 
@@ -121,11 +132,12 @@ impl HttpBody for Followed {
         let polled = Pin::new(&mut self.inner).poll_frame(context);
         match &polled {
             Poll::Ready(Some(Ok(frame))) => {
-                self.sent += frame.data_ref().map_or(0, |data| data.len() as u64);
+                self.trace.sent += frame.data_ref().map_or(0, |data| data.len() as u64);
                 // Whoever knows the length does not ask again after the last byte.
-                self.ended = self.inner.is_end_stream() || self.length.is_some_and(|length| self.sent >= length);
+                let is_all = self.length.is_some_and(|length| self.trace.sent >= length);
+                self.trace.broken = !(is_all || self.inner.is_end_stream());
             }
-            Poll::Ready(None) => self.ended = true,
+            Poll::Ready(None) => self.trace.broken = false,
             Poll::Ready(Some(Err(_))) | Poll::Pending => {}
         }
         polled
@@ -137,13 +149,5 @@ impl HttpBody for Followed {
 
     fn size_hint(&self) -> SizeHint {
         self.inner.size_hint()
-    }
-}
-
-impl Drop for Followed {
-    fn drop(&mut self) {
-        // The body of an answer to HEAD is never asked for.
-        let broken = !self.ended && self.trace.method != Method::HEAD;
-        self.trace.end(self.status, self.sent, broken);
     }
 }

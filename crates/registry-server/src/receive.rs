@@ -9,11 +9,14 @@ use axum::body::Body;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use tokio::sync::{OwnedMutexGuard, mpsc};
+use tokio::time::Instant;
 
 use crate::api_error::ApiError;
 use crate::router::Server;
 use crate::uploads::Session;
 
+/// The least that a body must bring in a second, on average: one that trickles would hold a place for ever.
+const MIN_RATE: f64 = 256.0;
 /// How many pieces may wait to be written.
 const PIECES: usize = 8;
 
@@ -69,12 +72,16 @@ async fn forward(
     limits: &Limits,
 ) -> Result<(), ApiError> {
     let mut stream = body.into_data_stream();
-    let mut count = 0u64;
+    let (mut count, started) = (0u64, Instant::now());
     loop {
         let next = tokio::time::timeout(limits.idle, stream.next()).await.map_err(|_| ApiError::body_idle())?;
         let Some(piece) = next else { break };
         let piece = piece.map_err(|error| ApiError::body(format!("the request's body broke off: {error}")))?;
         count += piece.len() as u64;
+        let elapsed = started.elapsed();
+        if elapsed > limits.idle && (count as f64) < elapsed.as_secs_f64() * MIN_RATE {
+            return Err(ApiError::body_idle());
+        }
         if start.saturating_add(count) > limits.upload {
             return Err(ApiError::too_large(limits.upload));
         }

@@ -75,10 +75,15 @@ impl Layout {
         let trash = if how.dry_run { None } else { Some(self.scratch()?) };
         let mut removed_files: Vec<ScratchFile> = Vec::new();
         {
-            let _sweep = self.sweep_lock(if how.dry_run { Sweep::Together } else { Sweep::Alone })?;
+            let company = if how.dry_run { Sweep::Together } else { Sweep::Alone };
+            let _sweep = match self.sweep_lock(company) {
+                // To say what would be removed one need not be able to write here.
+                Err(_) if how.dry_run => None,
+                other => Some(other?),
+            };
             // In this order: who has named what they needed ends their lease afterwards, so that it is seen in one of the
             // two places at least.
-            let kept = self.kept(how.now)?;
+            let kept = self.kept(how.now, company)?;
             let new: Vec<Descriptor> =
                 self.read_index()?.0.manifests.into_iter().filter(|entry| !before.contains(entry)).collect();
             needed.extend(self.needed_by(&new)?);
@@ -120,7 +125,7 @@ impl Layout {
         let _sweep = self.sweep_lock(Sweep::Alone)?;
         // A client that deletes a blob does not need it for a manifest of its own; builds may. Leases are read before
         // names, as in `collect`.
-        let is_leased = self.kept(now)?.leased.contains(&digest);
+        let is_leased = self.kept(now, Sweep::Alone)?.leased.contains(&digest);
         let new: Vec<Descriptor> =
             self.read_index()?.0.manifests.into_iter().filter(|entry| !before.contains(entry)).collect();
         if let Some(name) = self.who_names(&new, digest)? {

@@ -138,18 +138,21 @@ impl Layout {
         locked.map_err(StoreError::io("lock", &path))
     }
 
-    /// What leases and clients keep. The caller holds the lock `sweep`, so that it stays true. What is out of date is
-    /// removed.
-    pub(crate) fn kept(&self, now: SystemTime) -> Result<Kept, StoreError> {
-        Ok(Kept { leased: self.leased()?, pending: self.pending(now)? })
+    /// What leases and clients keep. The caller holds the lock `sweep`, so that it stays true. Who holds it alone removes
+    /// what is out of date; for others, a lease that nobody has locked may be one that was just made.
+    pub(crate) fn kept(&self, now: SystemTime, how: Sweep) -> Result<Kept, StoreError> {
+        let alone = matches!(how, Sweep::Alone);
+        Ok(Kept { leased: self.leased(alone)?, pending: self.pending(now, alone)? })
     }
 
-    fn leased(&self) -> Result<BTreeSet<Digest>, StoreError> {
+    fn leased(&self, alone: bool) -> Result<BTreeSet<Digest>, StoreError> {
         let mut leased = BTreeSet::new();
         for path in entries(&self.own("leases"))? {
             let Ok(file) = File::open(&path) else { continue };
-            if file.try_lock().is_ok() {
-                let _ = fs::remove_file(&path);
+            if file.try_lock_shared().is_ok() {
+                if alone {
+                    let _ = fs::remove_file(&path);
+                }
                 continue;
             }
             let text = match fs::read_to_string(&path) {
@@ -162,13 +165,15 @@ impl Layout {
         Ok(leased)
     }
 
-    fn pending(&self, now: SystemTime) -> Result<BTreeSet<Digest>, StoreError> {
+    fn pending(&self, now: SystemTime, alone: bool) -> Result<BTreeSet<Digest>, StoreError> {
         let mut pending = BTreeSet::new();
         for path in entries(&self.own("pending"))? {
             let Ok(written) = fs::metadata(&path).and_then(|metadata| metadata.modified()) else { continue };
             // One of the future counts too: the clock may have been set.
             if now.duration_since(written).is_ok_and(|age| age > PENDING) {
-                let _ = fs::remove_file(&path);
+                if alone {
+                    let _ = fs::remove_file(&path);
+                }
                 continue;
             }
             pending.extend(path.file_name().and_then(|name| name.to_str()?.parse::<Digest>().ok()));

@@ -1,9 +1,9 @@
 //! What can be said on the command line.
 
+mod amount;
 mod convert;
 mod copy;
 mod lint;
-mod amount;
 mod pull;
 mod remote;
 mod serve;

@@ -16,6 +16,11 @@ pub fn size(bytes: u64) -> String {
     format!("{digits} {}", UNITS[unit])
 }
 
+/// A number of things, `1 blob`, `2 blobs`; the plural has an `s`.
+pub fn count(number: usize, noun: &str) -> String {
+    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
+}
+
 /// How long ago something was, `16 hours ago`. Times to come are `just now`.
 pub fn ago(then: i64, now: i64) -> String {
     let seconds = now.saturating_sub(then).max(0);

@@ -335,7 +335,7 @@ impl Shelf for Nothing {
 }
 
 fn memory_key(asked: &Asked, layers: &[Layer]) -> Digest {
-    let diff_ids: Vec<&[u8; 32]> = layers.iter().map(|layer| layer.diff_id.0.as_bytes()).collect();
+    let diff_ids: Vec<&[u8]> = layers.iter().map(|layer| layer.diff_id.0.as_bytes()).collect();
     let sources = asked.sources.iter().map(|(source, _)| match source {
         AskedSource::Path(path) => format!("path {path}"),
         AskedSource::Address(url) => format!("address {url}"),

@@ -103,6 +103,23 @@ async fn figures_are_in_prometheus_form() {
     }
 }
 
+#[tokio::test]
+async fn a_client_that_goes_away_is_a_line_too() {
+    let lines = Arc::new(Lines::default());
+    let log = Arc::clone(&lines);
+    let bench = Bench::with(|options| options.log = Some(log)).await;
+    let started = bench.send("POST", "/v2/a/blobs/uploads/", &[], b"").await;
+    let mut connection = tokio::net::TcpStream::connect(&bench.address).await.unwrap();
+    let head = format!("PATCH {} HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\nhello", started.header("location"));
+    connection.write_all(head.as_bytes()).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    drop(connection);
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let lines = lines.0.lock().unwrap();
+    assert_eq!(lines.len(), 2, "{lines:?}");
+    assert!(lines[1].contains("method: \"PATCH\"") && lines[1].contains("status: 400"), "{}", lines[1]);
+}
+
 async fn push_labelled(bench: &Bench, name: &str, label: (&str, &str)) {
     let mut config = ImageConfig::new(&Platform::linux("amd64"), Vec::new());
     config.config.labels.insert(label.0.to_owned(), label.1.to_owned());
@@ -140,6 +157,7 @@ async fn over_tls_the_same_registry_answers_and_plain_http_does_not() {
     let made = Command::new("openssl")
         .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"])
         .args(["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"])
+        .args(["-addext", "basicConstraints=critical,CA:FALSE"])
         .arg("-keyout")
         .arg(&key)
         .arg("-out")

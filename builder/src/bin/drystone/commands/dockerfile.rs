@@ -103,6 +103,8 @@ pub fn run(request: &Request<'_>, output: Output) -> Result<BuiltImage, Failure>
     let caches = Caches::new(request.caches, request.registry, &place.observer)?;
     let borrowing = caches.as_ref().map(|caches| caches.borrowing(&place.cache, &place.layout, &place.observer));
     let elsewhere: &dyn Elsewhere = borrowing.as_ref().map_or(&(), |borrowing| borrowing);
+    // Until its tags name it, nobody may take what is built for garbage.
+    let _lease = place.layout.lease();
     let builder = Builder { elsewhere, ..place.builder(request.build, &inputs.directory, &fetcher, &bases)? };
     let built = builder.dockerfile(&recipe)?;
     let names: Vec<Named> = match tags.is_empty() {

@@ -11,7 +11,7 @@ use store::{Cache, Collect, Collected, Layout, PartSize, Shrunk};
 use crate::args::{Gc, Output, ReportFormat};
 use crate::failure::Failure;
 use crate::session::{self, print};
-use crate::table::size;
+use crate::table::{count, size};
 
 /// For how long an upload may rest, whatever a server that is no more would have said.
 const UPLOAD_REST: Duration = Duration::from_secs(24 * 60 * 60);
@@ -76,12 +76,12 @@ fn freed(collected: &Collected) -> u64 {
 
 fn write_layout(text: &mut String, root: &Path, collected: &Collected, said: &str, verbose: bool) {
     let bytes: u64 = collected.removed.iter().map(|blob| blob.size).sum();
-    let (count, shared) = (collected.removed.len(), bytes - freed(collected));
-    let _ = write!(text, "{}: {said} {count} blobs, {}", root.display(), size(bytes));
+    let (blobs, shared) = (count(collected.removed.len(), "blob"), bytes - freed(collected));
+    let _ = write!(text, "{}: {said} {blobs}, {}", root.display(), size(bytes));
     if shared > 0 {
         let _ = write!(text, " ({} of it the cache has too, and keeps)", size(shared));
     }
-    let _ = writeln!(text, "; {} blobs, {} stay", collected.blobs, size(collected.bytes));
+    let _ = writeln!(text, "; {}, {} stay", count(collected.blobs, "blob"), size(collected.bytes));
     if verbose {
         for blob in &collected.removed {
             let _ = writeln!(text, "  {} {}", blob.digest, size(blob.size));
@@ -91,17 +91,17 @@ fn write_layout(text: &mut String, root: &Path, collected: &Collected, said: &st
         let _ = writeln!(text, "  {said} the name {name}");
     }
     if collected.uploads.0 > 0 {
-        let (count, bytes) = collected.uploads;
-        let _ = writeln!(text, "  {said} {count} uploads that nobody finished, {}", size(bytes));
+        let (number, bytes) = collected.uploads;
+        let _ = writeln!(text, "  {said} {} that nobody finished, {}", count(number, "upload"), size(bytes));
     }
     if collected.leased > 0 {
-        let _ = writeln!(text, "  kept {} blobs that builds and pushes in progress need", collected.leased);
+        let _ = writeln!(text, "  kept {} that builds and pushes in progress need", count(collected.leased, "blob"));
     }
     if collected.pending > 0 {
         let _ = writeln!(
             text,
-            "  kept {} blobs that were pushed in the last hour and wait for a manifest",
-            collected.pending
+            "  kept {} that came over HTTP in the last hour, and may get a manifest",
+            count(collected.pending, "blob")
         );
     }
 }

@@ -11,7 +11,7 @@ use store::{Cache, Checked, Damage, Layout, Problem};
 use crate::args::{Output, ProgressKind, ReportFormat, Verify};
 use crate::failure::Failure;
 use crate::session::{self, print};
-use crate::table::size;
+use crate::table::{count, size};
 
 /// Runs the command.
 pub fn run(arguments: &Verify, output: Output) -> Result<(), Failure> {
@@ -46,11 +46,11 @@ pub fn run(arguments: &Verify, output: Output) -> Result<(), Failure> {
     match (blobs.damage.len(), in_cache) {
         (0, 0) => Ok(()),
         (0, damaged) => Err(Failure::with_hint(
-            format!("{damaged} files of the cache are damaged"),
+            format!("damaged in the cache: {}", count(damaged, "file")),
             "remove these files: what is absent from the cache is fetched or made again",
         )),
         (damaged, _) => Err(Failure::with_hint(
-            format!("{damaged} blobs of the layout are damaged or missing"),
+            format!("damaged or missing in the layout: {}", count(damaged, "blob")),
             "remove the damaged files, and build, pull or push the images again: what is absent is stored anew",
         )),
     }
@@ -72,11 +72,11 @@ fn bar(output: Output) -> ProgressBar {
 }
 
 fn write_checked(text: &mut String, root: &Path, checked: &Checked) {
-    let names = if checked.names > 0 { format!(", {} names", checked.names) } else { String::new() };
-    let (files, bytes) = (checked.files, size(checked.bytes));
+    let names = if checked.names > 0 { format!(", {}", count(checked.names, "name")) } else { String::new() };
+    let (files, bytes) = (count(checked.files, "file"), size(checked.bytes));
     let sound =
         if checked.damage.is_empty() { "all sound".to_owned() } else { format!("{} damaged", checked.damage.len()) };
-    let _ = writeln!(text, "{}: {files} files, {bytes}{names}: {sound}", root.display());
+    let _ = writeln!(text, "{}: {files}, {bytes}{names}: {sound}", root.display());
     for damage in &checked.damage {
         let what = damage.digest.map_or_else(|| damage.path.display().to_string(), |digest| digest.to_string());
         let _ = writeln!(text, "  {what}: {}", describe(damage));
