@@ -50,21 +50,30 @@ struct KnownIndex {
     index: Index,
     /// The entry of each name.
     names: HashMap<String, usize>,
-    file: File,
+    /// What the file was when it was read.
+    stamp: Option<Stamp>,
+    /// Held, so that no other file gets its number.
+    _file: File,
+}
+
+/// Device, inode, size, and the times of the last change of content and of anything, with their nanoseconds.
+type Stamp = (u64, u64, u64, i64, i64, i64, i64);
+
+fn stamp(of: &fs::Metadata) -> Stamp {
+    (of.dev(), of.ino(), of.size(), of.mtime(), of.mtime_nsec(), of.ctime(), of.ctime_nsec())
 }
 
 impl KnownIndex {
-    fn new(index: Index, file: File) -> Self {
+    fn new(index: Index, file: File, stamp: Option<Stamp>) -> Self {
         let name = |(place, entry): (usize, &Descriptor)| Some((entry.annotations.get(REF_NAME)?.clone(), place));
         // The first of several counts.
         let names = index.manifests.iter().enumerate().rev().filter_map(name).collect();
-        Self { index, names, file }
+        Self { index, names, stamp, _file: file }
     }
 
     fn is_at(&self, path: &Path) -> bool {
-        let stamp = |of: fs::Metadata| (of.dev(), of.ino(), of.size(), of.mtime(), of.mtime_nsec());
-        let (held, found) = (self.file.metadata().map(stamp), fs::symlink_metadata(path).map(stamp));
-        matches!((held, found), (Ok(held), Ok(found)) if held == found)
+        let found = fs::symlink_metadata(path).ok().map(|metadata| stamp(&metadata));
+        found.is_some() && found == self.stamp
     }
 }
 
@@ -298,8 +307,11 @@ impl Layout {
         if let Some(known) = held.as_ref().filter(|known| known.is_at(&self.index_path())) {
             return Ok(Arc::clone(known));
         }
+        // Before it is read: what is written while we read must not count as what we read.
+        let before = fs::symlink_metadata(self.index_path()).ok().map(|metadata| stamp(&metadata));
         let (index, file) = self.read_index()?;
-        let known = Arc::new(KnownIndex::new(index, file));
+        let after = file.metadata().ok().map(|metadata| stamp(&metadata));
+        let known = Arc::new(KnownIndex::new(index, file, before.filter(|stamp| Some(*stamp) == after)));
         *held = Some(Arc::clone(&known));
         Ok(known)
     }
