@@ -12,6 +12,7 @@ pub mod dockerfile;
 mod graph;
 mod interpolate;
 pub mod lint;
+pub mod lock;
 mod lower;
 mod model;
 pub mod schema;
