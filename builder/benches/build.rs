@@ -8,7 +8,7 @@ use content::Digest;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use drystone::cut::{Budget, Image, Piece, Remembered, cut};
 use drystone::package::segment::Segment;
-use drystone::plan::LockedPackage;
+use drystone::plan::{LockedPackage, Origin};
 use fixtures::DebBuilder;
 use layer::compress::Compression;
 use store::{Area, Cache};
@@ -32,7 +32,8 @@ fn segments(criterion: &mut Criterion) {
         name: "example".to_owned(),
         version: "1.0".to_owned(),
         architecture: "amd64".to_owned(),
-        url: "file:///example.deb".parse().unwrap(),
+        origin: Origin { source: "bench".to_owned(), suite: "stable".to_owned(), path: "x.deb".to_owned() },
+        urls: Vec::new(),
         size: deb.bytes().len() as u64,
         sha256: deb.digest(),
     };

@@ -217,6 +217,12 @@ impl<'a> Bases<'a> {
         self
     }
 
+    /// All that were found so far.
+    pub fn all(&self) -> Vec<Arc<Base>> {
+        let found = self.found.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        found.values().cloned().collect()
+    }
+
     /// The base of a name. The same name gives the same base for as long as this lives.
     pub fn find(&self, written: &str, platform: &Platform, reach: Reach) -> Result<Arc<Base>, BaseError> {
         let mut found = self.found.lock().unwrap_or_else(std::sync::PoisonError::into_inner);

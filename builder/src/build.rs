@@ -10,6 +10,7 @@ mod files;
 mod foresight;
 mod inputs;
 mod lend;
+mod missing;
 mod packages;
 mod squash;
 mod step;
@@ -36,13 +37,14 @@ pub use self::lend::lend;
 use self::packages::{PackagesStep, packages_span};
 use self::step::{StepName, StoredLayer};
 use crate::base::{self, Base, Bases};
-use crate::cut;
+use crate::cut::{self, Cut};
 use crate::error::{BuildError, chain};
 use crate::events::{Event, Observer};
 use crate::fetch::Fetcher;
 use crate::graph::{self, Outcome};
 use crate::image::{LAYER_BUDGET, Layer, SQUASHED, configuration, documents};
 use crate::layering;
+use crate::lock::files::Pinned;
 use crate::logs::Logs;
 use crate::parallel::Places;
 use crate::pause::Pause;
@@ -71,8 +73,8 @@ pub struct Options {
     pub epoch: Option<i64>,
     /// How many layers an image may have, whatever its spec says.
     pub layer_budget: Option<usize>,
-    /// Cut the packages into layers anew, whatever the layout's images have.
-    pub recut: bool,
+    /// What the lock says of files by address.
+    pub files: Pinned,
 }
 
 /// Builds plans into a layout.
@@ -211,24 +213,34 @@ struct Made {
 }
 
 impl Builder<'_> {
-    /// Builds all images of a plan. `reference` gives the name of each, and `finished` gets each as soon as it is whole,
-    /// which may be long before the others are; the layout has the names of all of them at the end.
+    /// The same, with what a lock says of files by address.
+    #[must_use]
+    pub fn with_files(mut self, files: Pinned) -> Self {
+        self.options.files = files;
+        self
+    }
+
+    /// Builds all images of a plan, their packages cut like this. `reference` gives the name of each, and `finished` gets
+    /// each as soon as it is whole, which may be long before the others are; the layout has the names of all of them at
+    /// the end.
     ///
     /// Where nothing can be run, a plan in which something has to be is refused before anything is done; to keep going
     /// is to build what can be built all the same.
     pub fn build(
         &self,
         plan: &Plan<'_>,
+        cut: &Cut,
         reference: &(dyn Fn(&spec::Image) -> Reference + Sync),
         finished: &(dyn Fn(&BuiltImage) + Sync),
     ) -> Result<Vec<BuiltImage>, BuildError> {
         self.secrets.check(plan)?;
         // What is stored here is named at the end; until then nobody may take it for garbage.
         let _lease = self.layout.lease();
-        let Options { recut, layer_budget, .. } = self.options;
-        let cut = layering::cut(plan, Some(self.layout), recut, layer_budget, reference)?;
+        if self.fetcher.is_offline() {
+            self.refuse_what_is_missing(plan, cut)?;
+        }
         if !self.options.keep_going {
-            self.refuse_what_cannot_run(plan, &cut)?;
+            self.refuse_what_cannot_run(plan, cut)?;
         }
         let wanted: Vec<usize> = (0..plan.images.len()).filter(|place| plan.images[*place].wanted).collect();
         let place = |parent: usize| wanted.binary_search(&parent).expect("parents of what is wanted are wanted");
@@ -245,7 +257,7 @@ impl Builder<'_> {
         let work = |place: usize, parents: &[Arc<BuiltImage>]| {
             let planned = &plan.images[wanted[place]];
             let (name, reference) = (&planned.image.name.value, reference(planned.image));
-            let groups = |step| layering::of_step(&cut, plan, wanted[place], step);
+            let groups = |step| layering::of_step(cut, plan, wanted[place], step);
             let begun = || ahead.begin(wanted[place]);
             let cut = ImageCut { groups: &groups, squashed: cut.squashed[wanted[place]], begun: &begun };
             self.logs.name(name, &reference);

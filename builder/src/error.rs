@@ -7,10 +7,11 @@ use debian::package::IndexError;
 use sandbox::{CannotRun, Outcome, RunError};
 use spec::{Diagnostic, Diagnostics, ImageName, Span};
 use store::StoreError;
+use url::Url;
 
 use crate::apt::archive::ArchiveError;
 use crate::base::BaseError;
-use crate::fetch::FetchError;
+use crate::fetch::{FetchError, shown};
 use crate::load::LoadError;
 
 /// Why a build failed.
@@ -34,6 +35,32 @@ pub enum BuildError {
     /// An image to build on cannot be had.
     #[error(transparent)]
     Base(#[from] Box<BaseError>),
+    /// A package that the lock, or an index, names is nowhere.
+    #[error("{name} {version} is no longer there{}", asked(places))]
+    Gone {
+        /// Its name.
+        name: String,
+        /// Its version.
+        version: String,
+        /// Where it was looked for.
+        places: Vec<Url>,
+    },
+    /// Nothing may be fetched, and the cache does not have all that is needed.
+    #[error("--offline: the cache lacks {}", lacking(missing))]
+    NotCached {
+        /// What it lacks, by name.
+        missing: Vec<MissingInput>,
+    },
+    /// The lock cannot be read or written.
+    #[error("cannot {what} the lock `{}`", path.display())]
+    LockFile {
+        /// What was done.
+        what: &'static str,
+        /// Where it is.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
     /// A package is not what a package should be.
     #[error("the package {package} cannot be unpacked")]
     Package {
@@ -113,6 +140,15 @@ pub enum BuildError {
     },
 }
 
+/// Something that has to be fetched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MissingInput {
+    /// A package as `name=version`, or an address.
+    pub what: String,
+    /// How many bytes it has, if that is known.
+    pub size: Option<u64>,
+}
+
 impl BuildError {
     /// Something wrong at a place of a spec. An empty `help` is none.
     pub fn at(span: &Span, title: impl Into<String>, help: impl Into<String>) -> Self {
@@ -171,6 +207,24 @@ pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
         cause = error.source();
     }
     text
+}
+
+fn lacking(missing: &[MissingInput]) -> String {
+    let files = if missing.len() == 1 { "1 file".to_owned() } else { format!("{} files", missing.len()) };
+    let bytes: u64 = missing.iter().filter_map(|input| input.size).sum();
+    let line = |input: &MissingInput| match input.size {
+        Some(size) => format!("\n  {} ({size} bytes)", input.what),
+        None => format!("\n  {}", input.what),
+    };
+    format!("{files}, {bytes} bytes:{}", missing.iter().map(line).collect::<String>())
+}
+
+fn asked(places: &[Url]) -> String {
+    if places.is_empty() {
+        return ": no mirror is known".to_owned();
+    }
+    let places: Vec<String> = places.iter().map(|place| shown(place).to_string()).collect();
+    format!(": {} does not exist", places.join(", or "))
 }
 
 fn images(count: usize) -> String {

@@ -35,6 +35,8 @@ pub struct Fetcher {
     stand_ins: BTreeMap<String, PathBuf>,
     /// Copies on this machine of what lies below an address.
     copies: Vec<(Url, PathBuf)>,
+    /// Whether only files of this machine can be had.
+    offline: bool,
 }
 
 /// Why a file could not be fetched.
@@ -65,7 +67,7 @@ pub enum FetchError {
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// The bytes are not those that were promised.
-    #[error("{url} is not what its index says")]
+    #[error("{url} is not what its index says, or the lock")]
     Wrong {
         /// What was asked for.
         url: Url,
@@ -83,6 +85,12 @@ pub enum FetchError {
     /// Somebody asked to stop.
     #[error("interrupted")]
     Interrupted,
+    /// Nothing may be fetched.
+    #[error("{url} is not in the cache, and with --offline nothing is fetched")]
+    Offline {
+        /// What was asked for.
+        url: Url,
+    },
     /// The bytes could not be stored.
     #[error("cannot store {url}")]
     Store {
@@ -121,7 +129,24 @@ impl Fetcher {
     /// A fetcher with sensible timeouts. Proxies are taken from the environment, as curl and apt do.
     pub fn new() -> Result<Self, reqwest::Error> {
         let client = client(Duration::from_secs(20), Duration::from_secs(60))?;
-        Ok(Self { client, stand_ins: BTreeMap::new(), copies: Vec::new() })
+        Ok(Self { client, stand_ins: BTreeMap::new(), copies: Vec::new(), offline: false })
+    }
+
+    /// Opens no connection: what is not on this machine is an error.
+    #[must_use]
+    pub fn offline(mut self) -> Self {
+        self.offline = true;
+        self
+    }
+
+    /// Whether connections may be opened.
+    pub fn is_offline(&self) -> bool {
+        self.offline
+    }
+
+    /// Whether a file can be had at all.
+    pub fn may_fetch(&self, url: &Url) -> bool {
+        !self.offline || self.local(url).is_some()
     }
 
     /// Serves `stand-in://NAME/…` from a directory of this machine.
@@ -243,20 +268,38 @@ impl Fetcher {
         &self,
         url: &Url,
         digest: Digest,
-        mut open: impl FnMut() -> io::Result<W>,
+        open: impl FnMut() -> io::Result<W>,
     ) -> Result<(W, u64), FetchError> {
-        let mut store = |body: &mut dyn Read| -> Result<(W, u64), Attempt> {
+        self.unknown_file(url, Some(digest), open).map(|(writer, _, size)| (writer, size))
+    }
+
+    /// A file of which nothing is known, into a writer. Returns the writer, the digest and the number of bytes.
+    pub fn file_of_unknown_digest<W: Write>(
+        &self,
+        url: &Url,
+        open: impl FnMut() -> io::Result<W>,
+    ) -> Result<(W, Digest, u64), FetchError> {
+        self.unknown_file(url, None, open)
+    }
+
+    fn unknown_file<W: Write>(
+        &self,
+        url: &Url,
+        expected: Option<Digest>,
+        mut open: impl FnMut() -> io::Result<W>,
+    ) -> Result<(W, Digest, u64), FetchError> {
+        let mut store = |body: &mut dyn Read| -> Result<(W, Digest, u64), Attempt> {
             let storing = |source| Attempt::Final(FetchError::Store { url: shown(url), source });
             let mut writer = open().map_err(storing)?;
             let mut reader = HashingReader::new(body.take(LARGEST_FILE));
             copy(url, &mut reader, &mut writer)?;
             let (_, found, size) = reader.finish();
-            if found != digest {
-                let message = format!("expected {digest}, but the bytes hash to {found}");
+            if let Some(expected) = expected.filter(|expected| *expected != found) {
+                let message = format!("expected {expected}, but the bytes hash to {found}");
                 let source = io::Error::new(io::ErrorKind::InvalidData, message);
                 return Err(Attempt::Again(FetchError::Wrong { url: shown(url), source }, None));
             }
-            Ok((writer, size))
+            Ok((writer, found, size))
         };
         if let Some(path) = self.local(url) {
             let mut file = fs::File::open(path).map_err(|error| local_error(url, error))?;
@@ -266,6 +309,9 @@ impl Fetcher {
     }
 
     fn request(&self, url: &Url, known: Option<&Validators>) -> Result<Response, Attempt> {
+        if self.offline {
+            return Err(Attempt::Final(FetchError::Offline { url: shown(url) }));
+        }
         let mut request = self.client.get(url.clone());
         if let Some(etag) = known.and_then(|known| known.etag.as_deref()) {
             request = request.header(IF_NONE_MATCH, etag);

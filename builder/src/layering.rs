@@ -1,43 +1,56 @@
-//! Which packages of a plan lie in which layer: a plan as input of a [`mod@cut`], with what a layout remembers of the
-//! last one.
+//! Which packages of a plan lie in which layer: a plan as input of a [`mod@cut`], with what is remembered of the last
+//! one.
 //!
-//! The images themselves remember: the descriptor of a layer names its packages, and the manifest the budget. So a cut
-//! lasts as long as the images that have it, goes where they go, and nothing beside them can be lost or be wrong.
+//! A lock remembers the cut. Where there is none, the images of the layout do: the descriptor of a layer names its
+//! packages, and the manifest the budget.
 
 use std::collections::BTreeMap;
 
 use oci::Reference;
+use spec::lock::{Lock, LockedImage};
 use spec::{Image, Step};
 use store::{Layout, StoreError};
 
 use crate::cut::{self, Budget, Cut, OverBudget, Piece, USUAL_BUDGET};
 use crate::error::BuildError;
 use crate::image::{LAYER_BUDGET, SQUASHED, packages_of};
+use crate::lock::PLATFORM;
 use crate::plan::{Plan, PlannedImage};
 
-/// The cut of a plan: as the images of a layout have it, unless there is none, or everything is to be cut anew.
+/// Who knows how packages were cut before.
+#[derive(Clone, Copy)]
+pub enum Memory<'a> {
+    /// Nobody: everything is cut anew.
+    Nothing,
+    /// The images of a layout.
+    Layout(&'a Layout),
+    /// The lock, whatever a layout has.
+    Lock(&'a Lock),
+}
+
+/// The cut of a plan: as it was, as far as that is remembered and still fits.
 pub fn cut(
     plan: &Plan<'_>,
-    layout: Option<&Layout>,
-    recut: bool,
+    memory: Memory<'_>,
     layer_budget: Option<usize>,
     reference: &dyn Fn(&Image) -> Reference,
 ) -> Result<Cut, BuildError> {
-    let remembered = match layout {
-        Some(layout) if !recut => Remembered::read(layout)?,
-        _ => Remembered::default(),
+    let remembered = match memory {
+        Memory::Nothing => Remembered::default(),
+        Memory::Layout(layout) => Remembered::read(layout)?,
+        Memory::Lock(lock) => Remembered::of(lock, plan, reference),
     };
     layers(plan, &remembered, layer_budget, reference)
 }
 
-/// The cuts of the images in a layout.
+/// The cuts of images.
 #[derive(Debug, Default)]
 struct Remembered {
     /// By repository.
     images: BTreeMap<String, Vec<Known>>,
 }
 
-/// An image as a layout has it.
+/// An image as it was cut.
 #[derive(Debug)]
 struct Known {
     reference: Reference,
@@ -48,8 +61,22 @@ struct Known {
 }
 
 impl Remembered {
+    /// What a lock says of the images of a plan.
+    fn of(lock: &Lock, plan: &Plan<'_>, reference: &dyn Fn(&Image) -> Reference) -> Self {
+        let mut images: BTreeMap<String, Vec<Known>> = BTreeMap::new();
+        for planned in &plan.images {
+            let Some(locked) = lock.image(planned.image.name.as_str(), PLATFORM) else { continue };
+            let reference = reference(planned.image);
+            let budget = locked.budget.to_string();
+            let squashed = locked.squashed;
+            let known = Known { budget, squashed, groups: locked_groups(lock, locked), reference };
+            images.entry(known.reference.repository().to_string()).or_default().push(known);
+        }
+        Self { images }
+    }
+
     /// Reads a layout. Images that cannot be read are not remembered.
-    pub fn read(layout: &Layout) -> Result<Self, StoreError> {
+    fn read(layout: &Layout) -> Result<Self, StoreError> {
         let mut images: BTreeMap<String, Vec<Known>> = BTreeMap::new();
         for (reference, image) in layout.images()? {
             let Ok(image) = image else { continue };
@@ -87,10 +114,30 @@ pub fn budget(image: &Image, asked: Option<usize>) -> Budget {
 
 /// A budget as an annotation says it.
 pub fn written(budget: Budget) -> String {
-    match budget {
-        Budget::Usual => USUAL_BUDGET.to_string(),
-        Budget::Asked(layers) => layers.to_string(),
+    number(budget).to_string()
+}
+
+/// A budget as a number.
+pub fn number(budget: Budget) -> u32 {
+    let layers = match budget {
+        Budget::Usual => USUAL_BUDGET,
+        Budget::Asked(layers) => layers,
+    };
+    u32::try_from(layers).unwrap_or(u32::MAX)
+}
+
+/// The names of the packages of each layer of an image, the lowest first; those of what it is built on come before.
+fn locked_groups(lock: &Lock, image: &LockedImage) -> Vec<Vec<String>> {
+    let mut line = vec![image];
+    // A hand may have made a circle of them.
+    while let Some(parent) = lock.image(&line[line.len() - 1].from, PLATFORM)
+        && line.len() < lock.images.len()
+    {
+        line.push(parent);
     }
+    let steps = line.into_iter().rev().flat_map(|image| &image.steps);
+    let groups = steps.flat_map(|step| step.layers.iter().map(move |layer| (step, layer)));
+    groups.map(|(step, layer)| layer.iter().map(|place| step.packages[*place].name.clone()).collect()).collect()
 }
 
 /// Cuts the packages of a plan into layers. `asked` is the budget of the command line; `reference` names the images.

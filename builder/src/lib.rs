@@ -3,7 +3,7 @@
 //! The stages, each with its own types, from what people write to what a registry has:
 //!
 //! 1. [`load`]: a directory of specs → a checked [`spec::Family`]
-//! 2. [`plan`]: the family → every package by digest, with the help of [`apt`]
+//! 2. [`plan`]: the family → every package by digest, as the [`mod@lock`] says or with the help of [`apt`]
 //! 3. [`build`]: the plan → layers and images in a layout; the kinds of steps are in [`steps`]
 //! 4. [`push`]: the layout → a registry; [`pull`]: the way back
 //!
@@ -36,6 +36,7 @@ pub mod layers;
 pub mod lint;
 pub mod listing;
 pub mod load;
+pub mod lock;
 pub mod logs;
 pub mod output;
 pub mod overview;
@@ -47,8 +48,10 @@ pub mod provenance;
 pub mod pull;
 pub mod push;
 pub mod python;
+pub mod rebuild;
 pub mod referrers;
 pub mod remote;
+mod resolve;
 pub mod sbom;
 pub mod scrub;
 pub mod secrets;

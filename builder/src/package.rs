@@ -3,4 +3,5 @@
 pub mod bytecode;
 pub mod compiles;
 pub mod database;
+pub mod download;
 pub mod segment;

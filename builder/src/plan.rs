@@ -1,23 +1,24 @@
 //! What a family means today: for every image the exact packages, by digest, in the order in which they are laid.
 //! Building a plan makes no more decisions.
 
-mod resolver;
-
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use content::{Digest, FramedHasher};
+use content::Digest;
+use debian::package::Package;
 use oci::Platform;
-use spec::{AptSource, Diagnostic, Family, FileContent, FileEntry, Image, ImageName, Parent, Step, Trust};
+use spec::lock::{LockedDeb, LockedImage, LockedSource};
+use spec::{AptSource, Diagnostic, Family, FileContent, FileEntry, Image, Parent, Step, Trust};
 use url::Url;
 
-use self::resolver::{Ground, Resolved, Resolver};
-use crate::apt::archive::Archives;
+use crate::apt::archive::{Archives, locked_digest};
 use crate::base::{Base, Bases, Reach};
 use crate::entrypoint::refuse_unexecutable;
 use crate::error::BuildError;
 use crate::fetch::STAND_IN;
+use crate::lock::{self, Fit};
 use crate::python::Compiling;
+use crate::resolve::Resolver;
 use crate::steps::mounts;
 
 /// The priority of a source that says nothing, as for apt.
@@ -32,15 +33,43 @@ pub struct LockedPackage {
     pub version: String,
     /// Its architecture, or `all`.
     pub architecture: String,
-    /// Where the `.deb` is.
-    pub url: Url,
+    /// Where it comes from.
+    pub origin: Origin,
+    /// Where the `.deb` may be, the likeliest place first; nowhere if no mirror is known.
+    pub urls: Vec<Url>,
     /// Bytes of the `.deb`.
     pub size: u64,
     /// The digest of the `.deb`.
     pub sha256: Digest,
 }
 
+/// Where a package comes from, whatever mirror that is on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// The name of the source in the family.
+    pub source: String,
+    /// The suite, or the directory of a flat archive.
+    pub suite: String,
+    /// The path below the archive's root.
+    pub path: String,
+}
+
 impl LockedPackage {
+    /// As a lock has it.
+    pub fn to_lock(&self) -> LockedDeb {
+        let Origin { source, suite, path } = self.origin.clone();
+        LockedDeb {
+            name: self.name.clone(),
+            version: self.version.clone(),
+            architecture: self.architecture.clone(),
+            source,
+            suite,
+            path,
+            size: self.size,
+            sha256: locked_digest(self.sha256),
+        }
+    }
+
     /// `name=version`, as people and metadata files write it.
     pub fn label(&self) -> String {
         format!("{}={}", self.name, self.version)
@@ -73,8 +102,14 @@ pub struct PlannedImage<'a> {
 /// A family with every package named by digest; parents come before their children.
 #[derive(Debug)]
 pub struct Plan<'a> {
+    /// The family.
+    pub family: &'a Family,
     /// The images; those of the family that cannot be resolved and are not wanted are not among them.
     pub images: Vec<PlannedImage<'a>>,
+    /// Those that are not.
+    pub left_out: Vec<&'a Image>,
+    /// What the archives said that had to be asked, by the name of the source.
+    pub sources: BTreeMap<String, LockedSource>,
     /// Sources that nobody vouches for.
     pub unsigned_sources: Vec<String>,
     /// Sources whose packages stand in for the real ones.
@@ -82,58 +117,40 @@ pub struct Plan<'a> {
 }
 
 impl<'a> Plan<'a> {
-    /// Resolves the packages of all images. `wanted` gets a name and says whether it is to be built; what it is built on
-    /// comes along. Images that are not to be built and cannot be resolved are left out, with all that is built on them.
+    /// Resolves the packages of all images, or takes what the lock says of them. `wanted` gets a name and says whether it
+    /// is to be built; what it is built on comes along. Images that are not to be built and cannot be resolved are left
+    /// out, with all that is built on them; if nothing has to be resolved for those that are to be built, no other image
+    /// is resolved either.
     pub fn make(
         family: &'a Family,
         wanted: &dyn Fn(&str) -> bool,
         archives: &Archives<'_>,
         bases: &Bases<'_>,
+        fit: &Fit<'_>,
     ) -> Result<Self, BuildError> {
         refuse_priorities(family)?;
         let chosen = with_parents(family, wanted);
-        let mut resolver = Resolver::new(family, archives);
+        let is_missing = |image: &&Image| chosen.contains(image.name.as_str()) && fit.image(image).is_none();
+        let mut planner = Planner {
+            resolver: Resolver::new(family, archives, fit.pins()),
+            bases,
+            fit,
+            resolves: family.images.iter().any(|image| is_missing(&image)),
+            installed: Vec::new(),
+        };
         let mut images: Vec<PlannedImage<'a>> = Vec::new();
-        let mut places: HashMap<&ImageName, usize> = HashMap::new();
-        let mut keys: Vec<Digest> = Vec::new();
+        let mut left_out = Vec::new();
         for image in &family.images {
             let wanted = chosen.contains(image.name.as_str());
             if wanted {
                 refuse_what_is_missing(image)?;
                 refuse_unexecutable(image, archives.family)?;
             }
-            let (parent, base) = match &image.from.value {
-                Parent::Sibling(name) => {
-                    let Some(parent) = places.get(name) else { continue };
-                    (Some(*parent), None)
-                }
-                Parent::Scratch => (None, None),
-                // What a Dockerfile is built on is found when it is built: its stages have more than one.
-                Parent::External(_) if image.dockerfile.is_some() => (None, None),
-                Parent::External(name) => match bases.find(name, &platform(), reach(wanted)) {
-                    Err(_) if !wanted => continue,
-                    found => (None, Some(found.map_err(|error| BuildError::from(error).located(&image.from.span))?)),
-                },
-            };
-            let needs: Option<Vec<usize>> = image.needs.iter().map(|name| places.get(&name.value).copied()).collect();
-            let Some(needs) = needs else { continue };
-            refuse_packages_on_a_dockerfile(image, parent.map(|parent| images[parent].image))?;
-            let below = match (parent, &base) {
-                (Some(parent), _) => keys[parent],
-                (None, Some(base)) => {
-                    refuse_unknown_packages(base, image)?;
-                    base.key()
-                }
-                (None, None) => FramedHasher::new("nothing").finish(),
-            };
-            let on = Ground { parent, base: base.as_deref(), key: below };
-            let Resolved { packages, compiling, key } = match resolver.image(image, on, &images) {
-                Err(_) if !wanted => continue,
-                resolved => resolved?,
-            };
-            places.insert(&image.name.value, images.len());
-            images.push(PlannedImage { image, parent, needs, base, wanted, packages, compiling });
-            keys.push(key);
+            match planner.image(image, wanted, &images) {
+                Ok(Some(planned)) => images.push(planned),
+                Err(error) if wanted => return Err(error),
+                Ok(None) | Err(_) => left_out.push(image),
+            }
         }
         let unsigned = |source: &&AptSource| matches!(source.trust, Trust::Unsigned(_));
         let used: BTreeSet<&str> = chosen_sources(&images);
@@ -143,7 +160,119 @@ impl<'a> Plan<'a> {
             used.contains(source.name.as_str()) && source.url.as_ref().is_some_and(|url| url.starts_with("stand-in:"))
         };
         let stand_ins = family.sources.iter().filter(stands_in).map(|source| source.name.value.clone()).collect();
-        Ok(Self { images, unsigned_sources, stand_ins })
+        let sources = planner.resolver.into_sources();
+        Ok(Self { family, images, left_out, sources, unsigned_sources, stand_ins })
+    }
+}
+
+/// Plans images one after the other, parents before their children.
+struct Planner<'f, 'r> {
+    resolver: Resolver<'r>,
+    bases: &'f Bases<'f>,
+    fit: &'f Fit<'f>,
+    /// Whether anything has to be resolved.
+    resolves: bool,
+    /// What is known of each planned image: nothing as long as nobody asked what its packages need.
+    installed: Vec<Installed>,
+}
+
+struct Installed {
+    /// Whether its packages, and its parents', are those of the lock.
+    locked: bool,
+    described: Option<Vec<Package>>,
+}
+
+impl Planner<'_, '_> {
+    /// One image; none if its parent is not there, or if it is not wanted and would have to be resolved for nothing.
+    fn image<'a>(
+        &mut self,
+        image: &'a Image,
+        wanted: bool,
+        images: &[PlannedImage<'a>],
+    ) -> Result<Option<PlannedImage<'a>>, BuildError> {
+        let (parent, base) = match &image.from.value {
+            Parent::Sibling(name) => match images.iter().position(|planned| planned.image.name.value == *name) {
+                None => return Ok(None),
+                parent => (parent, None),
+            },
+            Parent::Scratch => (None, None),
+            // What a Dockerfile is built on is found when it is built: its stages have more than one.
+            Parent::External(_) if image.dockerfile.is_some() => (None, None),
+            Parent::External(name) => {
+                let found = self.bases.find(name, &platform(), reach(wanted));
+                (None, Some(found.map_err(|error| BuildError::from(error).located(&image.from.span))?))
+            }
+        };
+        let place_of = |name: &str| images.iter().position(|planned| planned.image.name.as_str() == name);
+        let needs: Option<Vec<usize>> = image.needs.iter().map(|name| place_of(name.as_str())).collect();
+        let Some(needs) = needs else { return Ok(None) };
+        refuse_packages_on_a_dockerfile(image, parent.map(|parent| images[parent].image))?;
+        let below: Vec<LockedPackage> = ancestors(images, parent).into_iter().cloned().collect();
+        let is_as_locked = parent.is_none_or(|parent| self.installed[parent].locked)
+            && base.as_ref().is_none_or(|base| self.fit.has_base(base));
+        let known = self.fit.image(image).filter(|_| is_as_locked);
+        if let Some(known) = known
+            && let Some((packages, compiling)) = self.locked(image, known, &below)?
+        {
+            self.installed.push(Installed { locked: true, described: None });
+            return Ok(Some(PlannedImage { image, parent, needs, base, wanted, packages, compiling }));
+        }
+        if !self.resolves && !wanted {
+            return Ok(None);
+        }
+        let mut present = match (parent, &base) {
+            (Some(parent), _) => self.described(parent, images)?,
+            (None, Some(base)) => {
+                refuse_unknown_packages(base, image)?;
+                base.packages.clone().unwrap_or_default()
+            }
+            (None, None) => Vec::new(),
+        };
+        let (packages, compiling) = self.resolver.image(image, &mut present, &below)?;
+        let locked = known.is_some_and(|known| {
+            let found: Vec<LockedDeb> = packages.values().flatten().map(LockedPackage::to_lock).collect();
+            known.packages().eq(&found)
+        });
+        self.installed.push(Installed { locked, described: Some(present) });
+        Ok(Some(PlannedImage { image, parent, needs, base, wanted, packages, compiling }))
+    }
+
+    /// What the lock says of an image.
+    #[expect(clippy::type_complexity, reason = "two lists by step, as everywhere here")]
+    fn locked(
+        &self,
+        image: &Image,
+        locked: &LockedImage,
+        below: &[LockedPackage],
+    ) -> Result<Option<(ByStep<Vec<LockedPackage>>, ByStep<Compiling>)>, BuildError> {
+        let (mut packages, mut compiling) = (ByStep::new(), ByStep::new());
+        let is_packages = |(_, step): &(usize, &Step)| matches!(step, Step::Packages(_));
+        for ((place, _), step) in image.steps.iter().enumerate().filter(is_packages).zip(&locked.steps) {
+            let new = step.packages.iter().map(|deb| self.resolver.locked(deb)).collect::<Result<Vec<_>, _>>()?;
+            packages.insert(place, new);
+            let known: Vec<&LockedPackage> = below.iter().chain(packages.values().flatten()).collect();
+            let Some(found) = lock::compiling(step, &known) else { return Ok(None) };
+            compiling.insert(place, found);
+        }
+        Ok(Some((packages, compiling)))
+    }
+
+    /// What an image's packages say of themselves, its parents' included.
+    fn described(&mut self, place: usize, images: &[PlannedImage<'_>]) -> Result<Vec<Package>, BuildError> {
+        if let Some(known) = &self.installed[place].described {
+            return Ok(known.clone());
+        }
+        let planned = &images[place];
+        let mut packages = match (planned.parent, &planned.base) {
+            (Some(parent), _) => self.described(parent, images)?,
+            (None, Some(base)) => base.packages.clone().unwrap_or_default(),
+            (None, None) => Vec::new(),
+        };
+        for package in planned.packages.values().flatten() {
+            packages.push(self.resolver.describe(package)?);
+        }
+        self.installed[place].described = Some(packages.clone());
+        Ok(packages)
     }
 }
 
@@ -179,6 +308,12 @@ fn refuse_unknown_packages(base: &Base, image: &Image) -> Result<(), BuildError>
     let diagnostic = Diagnostic::new(request.span.clone(), title).label("asked for here");
     let help = "build on an image of Debian or on `scratch`, or copy the files in with `files:`";
     Err(BuildError::Spec(diagnostic.help(help).related(image.from.span.clone(), "the base").into()))
+}
+
+/// The packages of an image's parent and of all that is below, by digest.
+fn ancestors<'i>(images: &'i [PlannedImage<'_>], parent: Option<usize>) -> Vec<&'i LockedPackage> {
+    let chain = std::iter::successors(parent, |place| images[*place].parent);
+    chain.flat_map(|place| images[place].packages.values().flatten()).collect()
 }
 
 fn chosen_sources<'a>(images: &[PlannedImage<'a>]) -> BTreeSet<&'a str> {

@@ -141,6 +141,7 @@ mod tests {
     use debian::parse_index;
 
     use super::*;
+    use crate::plan::Origin;
 
     const INSTALLED: &str = "\
 Package: python3-minimal\nVersion: 3.11.2-1\nArchitecture: amd64\nPre-Depends: python3.11-minimal (>= 3.11.2)\n
@@ -165,7 +166,8 @@ Package: redis\nVersion: 7\nArchitecture: amd64\nDepends: libc6\n";
                 name: package.name().to_owned(),
                 version: package.version().to_string(),
                 architecture: package.architecture().to_owned(),
-                url: "file:///x.deb".parse().unwrap(),
+                origin: Origin { source: "x".to_owned(), suite: "x".to_owned(), path: "x.deb".to_owned() },
+                urls: Vec::new(),
                 size: 1,
                 sha256: Digest::of(package.name().as_bytes()),
             })

@@ -10,6 +10,7 @@ use debian::release::{Release, ReleaseError, ReleaseFile};
 use debian::signature::{Keyring, KeyringError, SignatureError};
 use layer::compress::decompress;
 use serde::{Deserialize, Serialize};
+use spec::lock::{LockedIndex, LockedRelease, Sha256};
 use spec::{AptIndex, AptSource, Located, Span, Trust};
 use store::{Area, Cache, StoreError};
 use url::Url;
@@ -17,6 +18,7 @@ use url::Url;
 use crate::apt::mirror::Mirrors;
 use crate::bundle::carried;
 use crate::fetch::{Document, FetchError, Fetcher, STAND_IN, Validators, shown};
+use crate::image::rfc3339;
 
 /// The largest `InRelease` taken.
 pub(crate) const LARGEST_RELEASE: u64 = 16 << 20;
@@ -39,17 +41,20 @@ pub struct Archives<'a> {
     pub architecture: &'a str,
 }
 
-/// One index of an archive: where it is, and what names it. [`Archives::packages`] reads what it offers.
+/// One index of an archive: where it is, what names it, and who vouches for it. [`Archives::packages`] reads what it
+/// offers.
 pub struct Offer {
     /// The archive's root, to which file names are relative.
     pub url: Url,
-    /// The digest of the index; equal digests offer the same.
-    pub digest: Digest,
-    index: Index,
+    /// The index, as a lock names it.
+    pub index: LockedIndex,
+    /// The release that names the index; none for a flat archive.
+    pub release: Option<LockedRelease>,
+    stored: Stored,
 }
 
 /// An index, named by what vouches for it.
-enum Index {
+enum Stored {
     /// It is in the cache, or is fetched when somebody wants to read it.
     Kept(Url, ReleaseFile),
     /// It is small, and nothing says whether it has changed.
@@ -177,9 +182,9 @@ impl Archives<'_> {
 
     /// The packages that a source offers.
     pub fn packages(&self, source: &AptSource, offer: &Offer) -> Result<Vec<Package>, Box<ArchiveError>> {
-        let packages = match &offer.index {
-            Index::Read(url, bytes) => read_index(&bytes[..], LARGEST_INDEX, url),
-            Index::Kept(url, file) => self.kept_index(url, *file),
+        let packages = match &offer.stored {
+            Stored::Read(url, bytes) => read_index(&bytes[..], LARGEST_INDEX, url),
+            Stored::Kept(url, file) => self.kept_index(url, *file),
         };
         packages.map_err(|problem| about(source, problem))
     }
@@ -215,13 +220,14 @@ impl Archives<'_> {
         components: &[Located<String>],
         keyring: Option<&Keyring>,
     ) -> Result<Vec<Offer>, ArchiveProblem> {
-        let (archive, release_url, text) = self.release_text(source, suite)?;
-        let text = match keyring {
+        let (archive, release_url, signed) = self.release_text(source, suite)?;
+        let (text, signer) = match keyring {
             Some(keyring) => {
                 let failed = |error| ArchiveProblem::Signature { url: shown(&release_url), source: Box::new(error) };
-                keyring.verify_inline(text.as_bytes(), self.now).map_err(failed)?.text
+                let verified = keyring.verify_inline(signed.as_bytes(), self.now).map_err(failed)?;
+                (verified.text, Some(verified.fingerprint))
             }
-            None => without_signature(&text).to_owned(),
+            None => (without_signature(&signed).to_owned(), None),
         };
         let failed = |error| ArchiveProblem::Release { url: shown(&release_url), source: Box::new(error) };
         let release = Release::parse(&text).map_err(failed)?;
@@ -229,7 +235,18 @@ impl Archives<'_> {
         if !source.allow_expired {
             release.check_validity(self.now).map_err(failed)?;
         }
-        components.iter().map(|component| self.component(&archive, suite, component, &release)).collect()
+        let locked = LockedRelease {
+            suite: suite.to_owned(),
+            date: rfc3339(release.date),
+            size: signed.len() as u64,
+            sha256: locked_digest(Digest::of(signed.as_bytes())),
+            signer,
+        };
+        let offer = |component: &Located<String>| {
+            let offer = self.component(&archive, suite, component, &release)?;
+            Ok(Offer { release: Some(locked.clone()), ..offer })
+        };
+        components.iter().map(offer).collect()
     }
 
     /// The `InRelease` of a suite, from the first archive that has one. Returns the archive, the file and its text.
@@ -260,6 +277,10 @@ impl Archives<'_> {
         let key = FramedHasher::new("release 1").field("url", url.as_str()).finish();
         let known: Option<KnownRelease> = self.cache.get_json(Area::Indexes, key)?;
         let known = known.filter(|known| Digest::of(known.text.as_bytes()) == known.digest);
+        if !self.fetcher.may_fetch(url) {
+            let known = known.ok_or_else(|| FetchError::Offline { url: shown(url) })?;
+            return Ok(known.text);
+        }
         let validators = known.as_ref().map(|known| &known.validators);
         match (self.fetcher.document(url, LARGEST_RELEASE, validators)?, known) {
             (Document::NotModified, Some(known)) => Ok(known.text),
@@ -298,9 +319,10 @@ impl Archives<'_> {
             });
         };
         let by_hash = format!("{directory}/by-hash/SHA256/{}", file.digest.hex());
-        let path = if release.acquire_by_hash { by_hash } else { path };
-        let url = join(archive, &format!("dists/{suite}/{path}"))?;
-        Ok(Offer { url: archive.clone(), digest: file.digest, index: Index::Kept(url, file) })
+        let stored = if release.acquire_by_hash { &by_hash } else { &path };
+        let url = join(archive, &format!("dists/{suite}/{stored}"))?;
+        let index = LockedIndex { suite: suite.to_owned(), path, size: file.size, sha256: locked_digest(file.digest) };
+        Ok(Offer { url: archive.clone(), index, release: None, stored: Stored::Kept(url, file) })
     }
 
     fn kept_index(&self, url: &Url, file: ReleaseFile) -> Result<Vec<Package>, ArchiveProblem> {
@@ -337,17 +359,54 @@ impl Archives<'_> {
 
     /// An archive of the old flat form, `deb URL directory/`, with nothing but an index: only for `trusted: true`.
     fn flat(&self, source: &AptSource, directory: &str) -> Result<Offer, ArchiveProblem> {
+        const INDEX: &str = "Packages.gz";
         let archive = match &source.url {
             Some(url) => address(url)?,
             None => return Err(ArchiveProblem::NoMirror),
         };
-        let url = join(&archive, &format!("{directory}Packages.gz"))?;
-        let bytes = match self.fetcher.document(&url, LARGEST_INDEX, None)? {
-            Document::New(bytes, _) => bytes,
-            Document::NotModified => Vec::new(),
+        let url = join(&archive, &format!("{directory}{INDEX}"))?;
+        let bytes = self.unsigned(&url)?;
+        let index = LockedIndex {
+            suite: directory.to_owned(),
+            path: INDEX.to_owned(),
+            size: bytes.len() as u64,
+            sha256: locked_digest(Digest::of(&bytes)),
         };
-        Ok(Offer { url: archive, digest: Digest::of(&bytes), index: Index::Read(url, bytes) })
+        Ok(Offer { url: archive, index, release: None, stored: Stored::Read(url, bytes) })
     }
+
+    /// An index that nothing else names. It is fetched each time, and kept for when nothing may be fetched.
+    fn unsigned(&self, url: &Url) -> Result<Vec<u8>, ArchiveProblem> {
+        let key = FramedHasher::new("flat index 1").field("url", url.as_str()).finish();
+        if self.fetcher.may_fetch(url) {
+            let Document::New(bytes, _) = self.fetcher.document(url, LARGEST_INDEX, None)? else {
+                return Ok(Vec::new());
+            };
+            if self.fetcher.local(url).is_none() {
+                self.cache.put_bytes(Area::Indexes, key, &bytes)?;
+            }
+            return Ok(bytes);
+        }
+        let kept = self.cache.read_bytes(Area::Indexes, key, LARGEST_INDEX)?;
+        Ok(kept.ok_or_else(|| FetchError::Offline { url: shown(url) })?)
+    }
+
+    /// Where a file of a source may be, the likeliest place first: nowhere if no mirror is known.
+    pub fn places(&self, source: &AptSource, suite: &str, path: &str) -> Result<Vec<Url>, Box<ArchiveError>> {
+        let archives = match &source.url {
+            Some(url) => address(url).map(|url| vec![url]),
+            None => Ok(self.mirrors.candidates(suite)),
+        };
+        let places = archives.and_then(|archives| archives.iter().map(|archive| join(archive, path)).collect());
+        places.map_err(|problem| {
+            Box::new(ArchiveError { name: source.name.value.clone(), span: source.span.clone(), problem })
+        })
+    }
+}
+
+/// A digest as a lock writes it.
+pub(crate) fn locked_digest(digest: Digest) -> Sha256 {
+    Sha256::new(digest.hex()).expect("a digest is 64 hexadecimal digits")
 }
 
 fn about(source: &AptSource, problem: ArchiveProblem) -> Box<ArchiveError> {

@@ -1,7 +1,6 @@
 //! Copies of what a plan needs of its archives: signed releases, indexes and packages, laid out as apt reads them.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
 
 use content::Digest;
 use debian::Package;
@@ -14,6 +13,7 @@ use super::archive::{
 };
 use crate::error::BuildError;
 use crate::fetch::{Document, STAND_IN, shown};
+use crate::package::download;
 use crate::plan::LockedPackage;
 
 /// A file of a copy.
@@ -44,7 +44,8 @@ impl Archives<'_> {
     ) -> Result<BTreeMap<String, SourceFile>, BuildError> {
         let mut files = BTreeMap::new();
         let mut wanted: BTreeMap<Digest, &LockedPackage> = BTreeMap::new();
-        for package in packages.iter().filter(|package| package.url.scheme() != STAND_IN) {
+        let stands_in = |package: &LockedPackage| package.urls.first().is_some_and(|url| url.scheme() == STAND_IN);
+        for package in packages.iter().filter(|package| !stands_in(package)) {
             wanted.insert(package.sha256, package);
         }
         let mut placed: BTreeSet<Digest> = BTreeSet::new();
@@ -148,13 +149,9 @@ impl Archives<'_> {
 
     /// Makes sure that the cache has a package.
     fn keep(&self, package: &LockedPackage, progress: &dyn Fn(u64) -> bool) -> Result<(), BuildError> {
-        let (digest, size) = (package.sha256, package.size);
-        if self.cache.open_content(Area::Debs, digest, size)?.is_some() {
-            return Ok(());
-        }
-        let open = || self.cache.writer(Area::Debs, digest).map_err(io::Error::other);
-        self.fetcher.file(&package.url, (digest, size), open, progress)?.commit_content(size)?;
-        Ok(())
+        // One of the wrong size is removed, and counts as absent.
+        self.cache.open_content(Area::Debs, package.sha256, package.size)?;
+        download::fetch(self.cache, self.fetcher, package, progress)
     }
 }
 

@@ -34,7 +34,7 @@ impl Builder<'_> {
     }
 
     pub(super) fn inputs(&self) -> Inputs<'_> {
-        Inputs { family: &self.options.family, fetcher: self.fetcher, cache: self.cache }
+        Inputs { family: &self.options.family, fetcher: self.fetcher, cache: self.cache, pinned: &self.options.files }
     }
 
     pub(super) fn files_key(&self, files: &Files, state: &State) -> Digest {

@@ -22,7 +22,8 @@ use url::Url;
 
 use crate::accounts::{Accounts, Ids};
 use crate::error::BuildError;
-use crate::fetch::{Fetcher, STAND_IN};
+use crate::fetch::{Fetcher, STAND_IN, shown};
+use crate::lock::files::Pinned;
 
 /// The largest archive that is unpacked into an image, in bytes once unpacked.
 const LARGEST_ARCHIVE: u64 = 64 << 30;
@@ -60,6 +61,8 @@ pub struct Inputs<'a> {
     pub fetcher: &'a Fetcher,
     /// Where fetched files are kept.
     pub cache: &'a Cache,
+    /// What the lock says of addresses.
+    pub pinned: &'a Pinned,
 }
 
 impl Files {
@@ -358,16 +361,11 @@ impl Inputs<'_> {
                 })?;
                 (path, size, digest)
             }
-            (_, Some(sha256)) => {
-                let digest = Digest::from_hex(sha256);
-                let digest = digest.map_err(|error| BuildError::at(&sha256.span, error.to_string(), ""))?;
+            (_, sha256) => {
+                let digest = self.digest_of(&address, url, sha256)?;
                 let path = self.fetched(&address, digest).map_err(|error| error.located(&url.span))?;
                 let size = fs::metadata(&path)?.len();
                 (path, size, digest)
-            }
-            (_, None) => {
-                let help = "add `sha256: <64 digits>`";
-                return Err(BuildError::at(&url.span, "a file by address needs its `sha256`", help));
             }
         };
         let body = Body::OnDisk(path);
@@ -376,6 +374,25 @@ impl Inputs<'_> {
         }
         let name = address.path().rsplit('/').next().unwrap_or_default();
         item(entry, &entry.destination(name), ItemKind::File { body, size, digest }, 0o644)
+    }
+
+    /// What a file by address must hash to: by its spec, or else by the lock.
+    fn digest_of(
+        &self,
+        address: &Url,
+        url: &Located<String>,
+        sha256: Option<&Located<String>>,
+    ) -> Result<Digest, BuildError> {
+        match (sha256, self.pinned.get(shown(address).as_str())) {
+            (Some(sha256), _) => {
+                Digest::from_hex(sha256).map_err(|error| BuildError::at(&sha256.span, error.to_string(), ""))
+            }
+            (None, Some(pinned)) => Ok(*pinned),
+            (None, None) => {
+                let help = "`drystone lock` finds it out; or add `sha256: <64 digits>`";
+                Err(BuildError::at(&url.span, "a file by address needs its `sha256`, here or in the lock", help))
+            }
+        }
     }
 
     fn fetched(&self, url: &Url, digest: Digest) -> Result<PathBuf, BuildError> {

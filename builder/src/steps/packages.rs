@@ -26,6 +26,7 @@ use crate::events::{Event, Observer};
 use crate::fetch::Fetcher;
 use crate::layers::LayerWriter;
 use crate::package::bytecode::Bytecode;
+use crate::package::download;
 use crate::package::segment::{Directory, MERGED, Segment};
 use crate::parallel::{Places, each, map};
 use crate::plan::LockedPackage;
@@ -197,18 +198,10 @@ impl Workshop<'_> {
     }
 
     fn fetch(&self, package: &LockedPackage) -> Result<(), BuildError> {
-        let _fetching = self.cache.lock(Area::Debs, package.sha256, &mut || {})?;
-        if self.cache.file(Area::Debs, package.sha256).is_some() {
-            return Ok(());
-        }
-        let open = || self.cache.writer(Area::Debs, package.sha256).map_err(io::Error::other);
-        let progress = |bytes| {
+        download::fetch(self.cache, self.fetcher, package, &|bytes| {
             self.observer.observe(Event::FetchProgress { bytes });
             !self.interrupt.load(Ordering::Relaxed)
-        };
-        let writer = self.fetcher.file(&package.url, (package.sha256, package.size), open, &progress)?;
-        writer.commit_content(package.size)?;
-        Ok(())
+        })
     }
 }
 

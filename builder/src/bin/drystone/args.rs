@@ -43,7 +43,7 @@ Examples:
   drystone images --filter label=net.juniper.contrail=webui
   drystone push --to registry.example/team
 
-Environment: DRYSTONE_MIRROR, DRYSTONE_LAYOUT, DRYSTONE_CACHE_DIR, SOURCE_DATE_EPOCH, NO_COLOR,
+Environment: DRYSTONE_MIRROR, DRYSTONE_LAYOUT, DRYSTONE_CACHE_DIR, DRYSTONE_LOCK_FILE, SOURCE_DATE_EPOCH, NO_COLOR,
 and as elsewhere DOCKER_CONFIG, REGISTRY_AUTH_FILE, HTTP_PROXY, HTTPS_PROXY and NO_PROXY.
 
 Exit codes: 0 done; 1 a build, push or check failed; 2 the command line or a spec is wrong; 130 interrupted.";
@@ -116,6 +116,14 @@ pub enum Command {
     Build(Box<Build>),
     /// Build from a Dockerfile with the flags of kaniko's executor
     Executor(Box<Executor>),
+    /// Write down every input of a family by digest, in drystone.lock
+    ///
+    /// Builds do the same where something is missing. What is locked stays as it is, also when the archives have newer
+    /// versions; what no longer fits the specs is resolved again. After a merge with conflicts, what both sides agree on
+    /// is kept, and the rest is resolved again.
+    Lock(Lock),
+    /// Build again without what is kept of earlier builds, and compare with the layout, byte by byte
+    Verify(Verify),
     /// Say what would be built: the layers of every image, who shares them, and how large they are
     Plan(Plan),
     /// Say of each step of an image whether its result is kept, and why it would run again
@@ -258,6 +266,17 @@ pub struct MirrorArgs {
     pub mirror: Vec<String>,
 }
 
+/// Where the lock is.
+#[derive(Clone, Debug, Args)]
+pub struct LockFileArgs {
+    /// The lock, instead of drystone.lock in the family's directory
+    #[arg(long, env = "DRYSTONE_LOCK_FILE", value_name = "FILE")]
+    pub lock_file: Option<PathBuf>,
+    /// Open no connection: everything has to be in the cache, or in archives and a registry on this machine
+    #[arg(long)]
+    pub offline: bool,
+}
+
 /// What every build needs to know.
 #[derive(Clone, Debug, Args)]
 pub struct BuildArgs {
@@ -291,9 +310,14 @@ pub struct BuildArgs {
     /// How many layers an image may have, its parent's included [default: what the spec says, or 40]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=127))]
     pub layer_budget: Option<u16>,
-    /// Cut packages into layers anew; otherwise images that did not change keep the layers that the layout has of them
-    #[arg(long)]
+    /// Cut packages into layers anew; otherwise images that did not change keep the layers that the lock says
+    #[arg(long, conflicts_with = "locked")]
     pub recut: bool,
+    #[command(flatten)]
+    pub lock: LockFileArgs,
+    /// Fail if the lock would have to change, or is not there
+    #[arg(long)]
+    pub locked: bool,
     /// After a failure, build what does not depend on it
     #[arg(long)]
     pub keep_going: bool,
@@ -615,6 +639,63 @@ pub enum PlanFormat {
 }
 
 #[derive(Debug, Args)]
+pub struct Lock {
+    /// The family's directory [default: .]
+    #[arg(value_name = "FAMILY")]
+    pub family: Option<String>,
+    /// Take what the archives have today: of everything, or of a package and what that strictly needs
+    ///
+    /// May be given several times, with a package each time.
+    #[arg(long, value_name = "PACKAGE", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    pub update: Vec<String>,
+    /// How the changes are shown: `text` or `json`
+    #[arg(long, value_enum, default_value_t = LockFormat::Text, value_name = "FORMAT")]
+    pub format: LockFormat,
+    /// Cut packages into layers anew
+    #[arg(long)]
+    pub recut: bool,
+    /// Change nothing, and fail if the lock would have to change
+    #[arg(long)]
+    pub locked: bool,
+    #[command(flatten)]
+    pub lock: LockFileArgs,
+    #[command(flatten)]
+    pub layout: LayoutArgs,
+    #[command(flatten)]
+    pub cache: CacheArgs,
+    #[command(flatten)]
+    pub mirror: MirrorArgs,
+    /// Give a variable of the specs a value; may be given several times
+    #[arg(long, value_name = "NAME=VALUE", value_parser = variable)]
+    pub set: Vec<(String, String)>,
+    #[command(flatten)]
+    pub registry: RegistryArgs,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LockFormat {
+    Text,
+    Json,
+}
+
+#[derive(Debug, Args)]
+pub struct Verify {
+    /// The family's directory [default: .], and then images or patterns if not all are meant
+    #[arg(value_name = "FAMILY|IMAGE")]
+    pub names: Vec<String>,
+    /// Build again, in a layout and a cache of its own that are removed afterwards; only downloads are shared
+    #[arg(long, required = true)]
+    pub rebuild: bool,
+    /// How: `table` or `json`
+    #[arg(long, value_enum, default_value_t = ReportFormat::Table, value_name = "FORMAT")]
+    pub format: ReportFormat,
+    #[command(flatten)]
+    pub build: BuildArgs,
+    #[command(flatten)]
+    pub registry: RegistryArgs,
+}
+
+#[derive(Debug, Args)]
 pub struct Inspect {
     /// The image: its whole name, or the part that only one image of the layout has
     pub image: String,
@@ -729,6 +810,9 @@ pub struct Push {
     /// Where to, instead of the registry in the images' names
     #[arg(long, value_name = "REGISTRY[/PREFIX]")]
     pub to: Option<String>,
+    /// Refuse to speak to a registry that is not on this machine
+    #[arg(long)]
+    pub offline: bool,
     /// Write what was pushed, as JSON
     #[arg(long, value_name = "FILE")]
     pub metadata_file: Option<PathBuf>,

@@ -8,6 +8,7 @@ use drystone::apt::archive::ArchiveError;
 use drystone::base::BaseError;
 use drystone::bundle::BundleError;
 use drystone::error::{BuildError, chain};
+use drystone::fetch::FetchError;
 use spec::{Diagnostic, Diagnostics, Span, render};
 
 use crate::args::ColorKind;
@@ -178,7 +179,7 @@ impl From<BuildError> for Failure {
         let summary = error.to_string();
         match error {
             BuildError::Spec(diagnostics) => Self::Spec(diagnostics),
-            BuildError::Interrupted | BuildError::Fetch(drystone::fetch::FetchError::Interrupted) => Self::Interrupted,
+            BuildError::Interrupted | BuildError::Fetch(FetchError::Interrupted) => Self::Interrupted,
             BuildError::Archive(error) => Self::with_hint(chain(&error), hint_for(&error)).at(&error.span),
             BuildError::Located { span, source } => Self::from(*source).at(&span),
             // Its last lines were shown when it happened.
@@ -200,6 +201,27 @@ impl From<BuildError> for Failure {
                 Self::Failed { text: chain(&*error), hint }
             }
             BuildError::CannotRun { steps, why } => cannot_run(&steps, &why),
+            BuildError::Gone { ref name, .. } => Self::with_hint(
+                chain(&error),
+                format!(
+                    "where a lock names it, `drystone lock --update={name}` takes the version of today, and `drystone \
+                     lock --update` that of all; --mirror names a mirror that keeps old versions"
+                ),
+            ),
+            BuildError::NotCached { .. } => Self::with_hint(
+                chain(&error),
+                "build once without --offline where there is a network, with this cache; or load a bundle",
+            ),
+            BuildError::Fetch(FetchError::Offline { .. }) => {
+                Self::with_hint(chain(&error), "leave --offline out once, where there is a network")
+            }
+            BuildError::Fetch(FetchError::Wrong { .. }) => Self::with_hint(
+                chain(&error),
+                "the mirror may be broken or tampered with, or a hand has changed the lock: `drystone lock --update`",
+            ),
+            BuildError::LockFile { what: "write", .. } => {
+                Self::with_hint(chain(&error), "--lock-file names another place for it")
+            }
             BuildError::Images { errors, .. } => {
                 Self::Images { failures: errors.into_iter().map(Self::from).collect(), summary }
             }
@@ -314,6 +336,9 @@ fn cannot_run(steps: &Diagnostics, why: &sandbox::CannotRun) -> Failure {
 fn hint_for(error: &ArchiveError) -> &'static str {
     use drystone::apt::archive::ArchiveProblem as Problem;
     match error.problem {
+        Problem::Fetch(ref error) if matches!(**error, FetchError::Offline { .. }) => {
+            "what the lock does not have has to be asked for: leave --offline out once, where there is a network"
+        }
         Problem::NoMirror => "a mirror is given as --mirror URL, or --mirror SUITE=URL for one suite",
         Problem::Signature { .. } => "the archive may have been tampered with, or the keyring is too old",
         Problem::Release { .. } => "try another mirror; `allow_expired: true` in the source takes an old index",

@@ -5,6 +5,7 @@ mod args;
 mod commands;
 mod destination;
 mod failure;
+mod locking;
 mod metadata;
 mod online;
 mod progress;
@@ -40,6 +41,8 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Up(command) => commands::up::run(&command, output),
         Command::Build(command) => commands::build::run(&command, output),
         Command::Executor(command) => commands::executor::run(&command, output),
+        Command::Lock(command) => commands::lock::run(&command, output),
+        Command::Verify(command) => commands::rebuild::run(&command, output),
         Command::Plan(command) => commands::plan::run(&command, output),
         Command::Explain(command) => commands::explain::run(&command),
         Command::Inspect(command) => commands::inspect::run(&command),

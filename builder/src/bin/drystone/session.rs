@@ -9,7 +9,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use content::{Digest, FramedHasher};
-use drystone::apt::archive::Archives;
 use drystone::apt::mirror::Mirrors;
 use drystone::archive::Named;
 use drystone::base::{Bases, Puller};
@@ -18,8 +17,8 @@ use drystone::bundle::carried::Carried;
 use drystone::cut::Cut;
 use drystone::events::{Event, Observer};
 use drystone::fetch::Fetcher;
-use drystone::layering;
 use drystone::load::{FAMILY_FILE, IMAGE_FILE, LoadedFamily, load};
+use drystone::lock::files::{self, Pinned};
 use drystone::logs::Logs;
 use drystone::parallel::Places;
 use drystone::pause::Pause;
@@ -31,14 +30,16 @@ use drystone::steps::commands::LookAround;
 use drystone::steps::files::Inputs;
 use oci::{Platform, Reference, Registry};
 use sandbox::{Choice, Rung, Sandbox};
+use spec::lock::LockedFile;
 use spec::{Image, Parent, Variables};
-use store::{Area, Cache, Layout};
+use store::{Area, Cache, Layout, ScratchDir};
 
 use crate::args::{
-    BuildArgs, ColorKind, MirrorArgs, Output, RegistryArgs, SecretArgument, SecretSource, SharedCacheArgs,
+    BuildArgs, ColorKind, LayoutArgs, MirrorArgs, Output, RegistryArgs, SecretArgument, SecretSource, SharedCacheArgs,
 };
 use crate::destination::{self, Destination};
 use crate::failure::Failure;
+use crate::locking::{self, Decided, Question, Tools};
 use crate::progress;
 use crate::pulling::RegistryPuller;
 use crate::remote::Caches;
@@ -69,6 +70,8 @@ pub struct Built {
     pub started: Instant,
     /// What is to be stored in remote caches.
     pub lent: Option<Lent>,
+    /// Holds a place that is gone afterwards.
+    _aside: Option<ScratchDir>,
 }
 
 impl Built {
@@ -124,13 +127,44 @@ pub fn build<'a>(
     follower: &dyn Follow,
 ) -> Result<(Built, Option<Caches<'a>>), Failure> {
     let started = Instant::now();
-    let (loaded, patterns) = load_family(names, arguments)?;
+    let (loaded, patterns) = load_family(names, &arguments.set)?;
     let place = Workplace::open(arguments, output)?;
+    build_in(place, (loaded, patterns), arguments, (shared, registry), follower, started)
+}
+
+/// The same in a layout and a cache of their own, which are gone afterwards; only downloads are the cache's. The lock is
+/// not written.
+pub fn build_aside(
+    names: &[String],
+    arguments: &BuildArgs,
+    registry: &RegistryArgs,
+    output: Output,
+) -> Result<Built, Failure> {
+    let started = Instant::now();
+    let (loaded, patterns) = load_family(names, &arguments.set)?;
+    let place = Workplace::open(arguments, output)?.aside(&loaded)?;
+    let nobody = SharedCacheArgs::default();
+    Ok(build_in(place, (loaded, patterns), arguments, (&nobody, registry), &(), started)?.0)
+}
+
+fn build_in<'a>(
+    place: Workplace,
+    (loaded, patterns): (LoadedFamily, Vec<String>),
+    arguments: &BuildArgs,
+    (shared, registry): (&'a SharedCacheArgs, &RegistryArgs),
+    follower: &dyn Follow,
+    started: Instant,
+) -> Result<(Built, Option<Caches<'a>>), Failure> {
     let Workplace { cache, layout, observer, .. } = &place;
-    let fetcher = fetcher(&loaded, cache)?;
-    let puller = puller(&loaded, registry, layout, observer)?;
-    let bases = bases(&loaded, layout, cache, puller.as_ref());
-    let plan = make_plan(&loaded, &patterns, arguments, cache, &fetcher, &bases)?;
+    let fetcher = fetcher(&loaded, cache, arguments.lock.offline)?;
+    let puller = puller(&loaded, registry, layout, observer, arguments.lock.offline)?;
+    let mut bases = bases(&loaded, layout, cache, puller.as_ref());
+    let tools = Tools { cache, fetcher: &fetcher, layout: Some(layout) };
+    let mut decided = locking::decide(&Question::of(&loaded, &patterns, arguments), &tools, &mut bases)?;
+    if arguments.locked {
+        decided.must_be_locked()?;
+    }
+    let plan = &decided.plan;
     for source in &plan.stand_ins {
         let text = format!(
             "the packages of `{source}` are stand-ins, which answer in the place of the vendor's programs; \
@@ -143,25 +177,35 @@ pub fn build<'a>(
         observer.observe(Event::Warning(&text));
     }
     let home = arguments.registry.as_ref().unwrap_or(&loaded.family.registry.value);
-    let names = references(&plan, home.as_str(), arguments)?;
-    let reference = |image: &Image| names[image.name.as_str()].clone();
+    let reference = |image: &Image| decided.names[image.name.as_str()].clone();
     let home: Registry = home.as_str().parse().map_err(Failure::of)?;
     follower.begin(&Surroundings { layout, registry: &home, observer })?;
     let caches = Caches::new(shared, registry, observer)?;
     let borrowing = caches.as_ref().map(|caches| caches.borrowing(cache, layout, observer));
     let elsewhere: &dyn Elsewhere = borrowing.as_ref().map_or(&(), |borrowing| borrowing);
-    let builder = Builder { elsewhere, ..place.builder(arguments, &loaded.directory, &fetcher, &bases)? };
-    let images = builder.build(&plan, &reference, &|image| follower.finished(image))?;
+    let pinned = files::pinned(&decided.lock.files);
+    let builder = place.builder(arguments, &loaded.directory, &fetcher, &bases)?.with_files(pinned.clone());
+    let builder = Builder { elsewhere, ..builder };
+    let images = builder.build(plan, &decided.cut, &reference, &|image| follower.finished(image))?;
     let lent = match &caches {
         Some(caches) if caches.wants_results() => Some(lend(cache, elsewhere, &images, follower.pushes())?),
         _ => None,
     };
-    let inputs = Inputs { family: &loaded.directory, fetcher: &fetcher, cache };
-    attach_statements(layout, &images, Some((&plan, &inputs)), arguments, observer.as_ref())?;
+    let inputs = Inputs { family: &loaded.directory, fetcher: &fetcher, cache, pinned: &pinned };
+    attach_statements(layout, &images, Some((plan, &inputs)), arguments, observer.as_ref())?;
     drop(builder);
     drop(borrowing);
-    let Workplace { layout, observer, interrupt, .. } = place;
-    Ok((Built { images, patterns, layout, observer, interrupt, started, lent }, caches))
+    // Only now is it known what Dockerfiles are built on, and that an archive has what its index promised.
+    decided.note(&bases);
+    match (arguments.locked, &place.aside) {
+        (true, _) => decided.must_be_locked()?,
+        (false, None) => decided.keep(observer.as_ref()),
+        (false, Some(_)) => {}
+    }
+    drop(decided);
+    drop(bases);
+    let Workplace { layout, observer, interrupt, aside, .. } = place;
+    Ok((Built { images, patterns, layout, observer, interrupt, started, lent, _aside: aside }, caches))
 }
 
 /// Keeps what is to be said about images.
@@ -204,6 +248,8 @@ pub struct Workplace {
     sandbox: Sandbox,
     secrets: Secrets,
     somebody: Option<AtTerminal>,
+    /// Where cache and layout are, if they are gone afterwards.
+    aside: Option<ScratchDir>,
 }
 
 impl Workplace {
@@ -231,7 +277,19 @@ impl Workplace {
         observer.observe(Event::Note(&sandbox.reason()));
         let cache = Cache::open(&cache_directory)?;
         let layout = Arc::new(Layout::open_or_create(&arguments.layout.layout)?);
-        Ok(Self { started, cache, layout, observer, interrupt, sandbox, secrets, somebody })
+        Ok(Self { started, cache, layout, observer, interrupt, sandbox, secrets, somebody, aside: None })
+    }
+
+    /// The same with an empty layout and an empty cache, which has only the downloads of this one, and what images of the
+    /// family may be built on.
+    fn aside(mut self, loaded: &LoadedFamily) -> Result<Self, Failure> {
+        let directory = self.cache.scratch_dir()?;
+        let layout = Layout::open_or_create(directory.path().join("oci"))?;
+        share_bases(loaded, &self.layout, &layout)?;
+        self.cache = cache_with_downloads_of(&self.cache, directory.path())?;
+        self.layout = Arc::new(layout);
+        self.aside = Some(directory);
+        Ok(self)
     }
 
     /// A builder for what lies in `directory`.
@@ -265,6 +323,19 @@ impl Workplace {
     }
 }
 
+/// An empty cache in a directory, with the downloads of another one.
+fn cache_with_downloads_of(cache: &Cache, directory: &Path) -> Result<Cache, Failure> {
+    let root = directory.join("cache");
+    std::fs::create_dir(&root).map_err(Failure::of)?;
+    for area in [Area::Debs, Area::Indexes] {
+        let shared = cache.root().join(area.directory());
+        std::fs::create_dir_all(&shared).map_err(Failure::of)?;
+        let shared = shared.canonicalize().map_err(Failure::of)?;
+        std::os::unix::fs::symlink(shared, root.join(area.directory())).map_err(Failure::of)?;
+    }
+    Ok(Cache::open(root)?)
+}
+
 /// Ready once somebody asked to stop.
 pub async fn interrupted(flag: &AtomicBool) {
     while !flag.load(Ordering::Relaxed) {
@@ -284,6 +355,8 @@ pub struct Planned<'a> {
     pub cache: &'a Cache,
     /// The names of its images.
     pub names: &'a BTreeMap<String, Reference>,
+    /// What the lock says of files by address.
+    pub pinned: &'a [LockedFile],
     /// What its files say.
     pub loaded: &'a LoadedFamily,
     /// Who fetches what it is built from.
@@ -299,36 +372,32 @@ pub fn plan<T>(
     registry: &RegistryArgs,
     then: impl FnOnce(&Planned<'_>) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
-    let (loaded, patterns) = load_family(names, arguments)?;
+    let (loaded, patterns) = load_family(names, &arguments.set)?;
     let cache = Cache::open(cache_directory(arguments.cache.cache_dir.as_deref())?)?;
     let is_there = arguments.layout.layout.exists();
-    // What images are built on has to be looked into, and lies in the layout as they do. Otherwise none is made.
-    let elsewhere = cache.scratch_dir()?;
-    let layout = match is_there || has_bases(&loaded) {
-        true => Layout::open_or_create(&arguments.layout.layout)?,
-        false => Layout::open_or_create(elsewhere.path().join("oci"))?,
-    };
-    let layout = Arc::new(layout);
+    let (layout, _elsewhere) = layout_for_bases(&loaded, &arguments.layout, &cache)?;
     let known = is_there.then_some(layout.as_ref());
-    let fetcher = fetcher(&loaded, &cache)?;
+    let fetcher = fetcher(&loaded, &cache, arguments.lock.offline)?;
     let observer: Arc<dyn Observer> = Arc::new(());
-    let puller = puller(&loaded, registry, &layout, &observer)?;
-    let bases = bases(&loaded, &layout, &cache, puller.as_ref());
-    let plan = make_plan(&loaded, &patterns, arguments, &cache, &fetcher, &bases)?;
-    let registry = arguments.registry.as_ref().unwrap_or(&loaded.family.registry.value);
-    let names = references(&plan, registry.as_str(), arguments)?;
-    let reference = |image: &Image| names[image.name.as_str()].clone();
-    let budget = arguments.layer_budget.map(usize::from);
-    let cut = layering::cut(&plan, known, arguments.recut, budget, &reference)?;
+    let puller = puller(&loaded, registry, &layout, &observer, arguments.lock.offline)?;
+    let mut bases = bases(&loaded, &layout, &cache, puller.as_ref());
+    let question = Question { fetches: false, ..Question::of(&loaded, &patterns, arguments) };
+    let tools = Tools { cache: &cache, fetcher: &fetcher, layout: known };
+    let decided = locking::decide(&question, &tools, &mut bases)?;
+    if arguments.locked {
+        decided.must_be_locked()?;
+    }
+    let Decided { plan, cut, names, .. } = &decided;
     then(&Planned {
-        plan: &plan,
-        cut: &cut,
+        plan,
+        cut,
         layout: known,
         cache: &cache,
-        names: &names,
+        names,
         loaded: &loaded,
         fetcher: &fetcher,
         bases: &bases,
+        pinned: &decided.lock.files,
     })
 }
 
@@ -352,7 +421,8 @@ pub fn explain<T>(
         };
         let layout = planned.layout.or(empty.as_ref()).expect("there is one of the two");
         let (interrupt, secrets) = (Arc::default(), Secrets::default());
-        let options = options(&planned.loaded.directory, arguments)?;
+        let options =
+            Options { files: files::pinned(planned.pinned), ..options(&planned.loaded.directory, arguments)? };
         let builder = Builder {
             places: Places::new(options.jobs),
             options,
@@ -375,9 +445,25 @@ pub fn explain<T>(
     })
 }
 
-fn load_family(names: &[String], arguments: &BuildArgs) -> Result<(LoadedFamily, Vec<String>), Failure> {
+/// The layout, for looking at what images are built on. Where there is none and nothing to look at, none is made: an
+/// empty one stands for it, elsewhere.
+pub fn layout_for_bases(
+    loaded: &LoadedFamily,
+    arguments: &LayoutArgs,
+    cache: &Cache,
+) -> Result<(Arc<Layout>, ScratchDir), Failure> {
+    let elsewhere = cache.scratch_dir()?;
+    let layout = match arguments.layout.exists() || has_bases(loaded) {
+        true => Layout::open_or_create(&arguments.layout)?,
+        false => Layout::open_or_create(elsewhere.path().join("oci"))?,
+    };
+    Ok((Arc::new(layout), elsewhere))
+}
+
+/// Reads the family that names begin with, and checks the patterns that follow.
+pub fn load_family(names: &[String], set: &[(String, String)]) -> Result<(LoadedFamily, Vec<String>), Failure> {
     let (family, patterns) = family_and_patterns(names);
-    let loaded = load(&family, &variables(&arguments.set))?;
+    let loaded = load(&family, &variables(set))?;
     if loaded.family.images.is_empty() {
         let text = format!("the family `{}` has no images: no directory in it has an {IMAGE_FILE}", family.display());
         return Err(Failure::Usage(text));
@@ -386,28 +472,20 @@ fn load_family(names: &[String], arguments: &BuildArgs) -> Result<(LoadedFamily,
     Ok((loaded, patterns))
 }
 
-fn fetcher(loaded: &LoadedFamily, cache: &Cache) -> Result<Fetcher, Failure> {
+/// What fetches files, stand-ins included.
+pub fn fetcher(loaded: &LoadedFamily, cache: &Cache, offline: bool) -> Result<Fetcher, Failure> {
     let copies = Carried::of(&loaded.directory).map(|carried| carried.copies(&loaded.family)).unwrap_or_default();
-    let fetcher = Fetcher::new().map_err(Failure::of)?.with_copies(copies);
+    let fetcher = plain_fetcher(offline)?.with_copies(copies);
     match plan::uses_stand_ins(&loaded.family) {
         true => Ok(fetcher.with_stand_ins("opencontrail", stand_ins(cache)?)),
         false => Ok(fetcher),
     }
 }
 
-fn make_plan<'a>(
-    loaded: &'a LoadedFamily,
-    patterns: &[String],
-    arguments: &BuildArgs,
-    cache: &Cache,
-    fetcher: &Fetcher,
-    bases: &Bases<'_>,
-) -> Result<Plan<'a>, Failure> {
-    let mirrors = mirrors(&arguments.mirror, &loaded.directory)?;
-    let archives =
-        Archives { mirrors: &mirrors, fetcher, cache, family: &loaded.directory, now: now(), architecture: "amd64" };
-    let wanted = |name: &str| patterns.is_empty() || patterns.iter().any(|pattern| matches(pattern, name));
-    Ok(Plan::make(&loaded.family, &wanted, &archives, bases)?)
+/// What fetches files where there are no stand-ins.
+pub fn plain_fetcher(offline: bool) -> Result<Fetcher, Failure> {
+    let fetcher = Fetcher::new().map_err(Failure::of)?;
+    Ok(if offline { fetcher.offline() } else { fetcher })
 }
 
 /// Whether images are built on what others made.
@@ -419,19 +497,35 @@ fn has_bases(loaded: &LoadedFamily) -> bool {
         .any(|image| image.dockerfile.is_some() || matches!(image.from.value, Parent::External(_)))
 }
 
-/// Who pulls what the family's images are built on, if anything has to be.
-fn puller(
+/// Who pulls what the family's images are built on, if anything has to be and may be.
+pub fn puller(
     loaded: &LoadedFamily,
     registry: &RegistryArgs,
     layout: &Arc<Layout>,
     observer: &Arc<dyn Observer>,
+    offline: bool,
 ) -> Result<Option<RegistryPuller>, Failure> {
     let make = || RegistryPuller::new(registry, Arc::clone(layout), Arc::clone(observer));
-    has_bases(loaded).then(make).transpose()
+    (has_bases(loaded) && !offline).then(make).transpose()
+}
+
+/// Puts what images may be built on from one layout into another: all but the family's own images.
+fn share_bases(loaded: &LoadedFamily, from: &Layout, into: &Layout) -> Result<(), Failure> {
+    if !has_bases(loaded) {
+        return Ok(());
+    }
+    let is_own = |reference: &Reference| loaded.family.image(reference.repository().as_str()).is_some();
+    let mut bases = from.references()?;
+    bases.retain(|(reference, _)| reference.tag().is_none() || !is_own(reference));
+    let roots: Vec<_> = bases.iter().map(|(_, descriptor)| descriptor.clone()).collect();
+    for blob in from.reachable(&roots)?.values() {
+        into.put_file_link(&from.blob_path(blob.digest), blob.digest, blob.size)?;
+    }
+    Ok(into.set_references(&bases)?)
 }
 
 /// Finds what the family's images are built on.
-fn bases<'a>(
+pub fn bases<'a>(
     loaded: &LoadedFamily,
     layout: &'a Layout,
     cache: &'a Cache,
@@ -449,7 +543,7 @@ fn options(directory: &Path, arguments: &BuildArgs) -> Result<Options, Failure> 
         keep_going: arguments.keep_going,
         epoch: source_date_epoch()?,
         layer_budget: arguments.layer_budget.map(usize::from),
-        recut: arguments.recut,
+        files: Pinned::new(),
     })
 }
 
@@ -487,20 +581,23 @@ fn made_stand_ins(cache: &Cache) -> Result<(Digest, PathBuf), Failure> {
     Ok((key, new.commit(key)?))
 }
 
+/// The tag that a command line gives a family.
+pub fn family_tag(arguments: &BuildArgs) -> Result<Option<spec::Tag>, Failure> {
+    match arguments.tag.as_slice() {
+        [] => Ok(None),
+        [tag] => tag.parse().map(Some).map_err(|error: spec::Invalid| {
+            Failure::Usage(format!("`{tag}` cannot be the tag of a family: {}", error.title))
+        }),
+        _ => Err(Failure::Usage("a family has one tag: give --tag once".to_owned())),
+    }
+}
+
 /// The full name of every image of a plan.
-fn references(plan: &Plan<'_>, registry: &str, arguments: &BuildArgs) -> Result<BTreeMap<String, Reference>, Failure> {
-    let tag =
-        match arguments.tag.as_slice() {
-            [] => None,
-            [tag] => {
-                let parsed = tag.parse::<spec::Tag>();
-                Some(parsed.map_err(|error| {
-                    Failure::Usage(format!("`{tag}` cannot be the tag of a family: {}", error.title))
-                })?)
-            }
-            _ => return Err(Failure::Usage("a family has one tag: give --tag once".to_owned())),
-        };
-    let tag = tag.as_ref();
+pub fn references(
+    plan: &Plan<'_>,
+    registry: &str,
+    tag: Option<&spec::Tag>,
+) -> Result<BTreeMap<String, Reference>, Failure> {
     let name = |image: &Image| {
         let text = format!("{registry}/{}:{}", image.name, tag.unwrap_or(&image.tag.value));
         let reference = text.parse::<Reference>();

@@ -12,6 +12,7 @@ use drystone::apt::copy::SourceFile;
 use drystone::archive::Named;
 use drystone::bundle::{self, Address, Bundle, BundleError, Contents, Destination, Saved};
 use drystone::events::{Event, Observer};
+use drystone::lock::files::pinned;
 use drystone::plan::LockedPackage;
 use drystone::referrers;
 use drystone::steps::files::{Files, Inputs};
@@ -143,7 +144,8 @@ fn sources(
         true
     };
     let mut files = archives.copy(&used, &packages, &progress)?;
-    let inputs = Inputs { family: &loaded.directory, fetcher: planned.fetcher, cache: planned.cache };
+    let pinned = pinned(planned.pinned);
+    let inputs = Inputs { family: &loaded.directory, fetcher: planned.fetcher, cache: planned.cache, pinned: &pinned };
     for entry in wanted().flat_map(|image| image.image.files()) {
         if let Some((address, file)) = by_address(entry, &inputs, planned.cache)? {
             files.insert(format!("files/{}", address.digest.hex()), file);

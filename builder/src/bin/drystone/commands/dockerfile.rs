@@ -6,11 +6,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use drystone::archive::Named;
-use drystone::base::Bases;
+use drystone::base::{Bases, Puller};
 use drystone::build::{Builder, BuiltImage, lend};
 use drystone::dockerfile::Recipe;
 use drystone::dockerfile::context::Context;
-use drystone::fetch::Fetcher;
 use drystone::load::{DOCKERFILE, FAMILY_FILE};
 use drystone::push::{self, Outgoing, PushTotals};
 use drystone::remote::Elsewhere;
@@ -74,15 +73,21 @@ pub fn run(request: &Request<'_>, output: Output) -> Result<BuiltImage, Failure>
         let text = "--provenance is for families: of a Dockerfile's inputs no list is kept";
         return Err(Failure::Usage(text.to_owned()));
     }
+    let offline = request.build.lock.offline;
+    if request.build.locked {
+        let text = "a Dockerfile outside of a family has no lock: leave --locked out, or name bases by digest";
+        return Err(Failure::Usage(text.to_owned()));
+    }
     let tags = request.tags.iter().map(|tag| reference(tag)).collect::<Result<Vec<_>, _>>()?;
     let platform = platform(request.dockerfile.platform.as_deref())?;
     let place = Workplace::open(request.build, output)?;
     let inputs = Inputs::read(request, &place)?;
     let name = image_name(&tags, &request.context);
     let puller = RegistryPuller::new(request.registry, Arc::clone(&place.layout), Arc::clone(&place.observer))?;
-    let mut bases = Bases::new(&place.layout, &place.cache, Some(&puller));
+    let asked: Option<&dyn Puller> = if offline { None } else { Some(&puller) };
+    let mut bases = Bases::new(&place.layout, &place.cache, asked);
     bases.refresh = request.dockerfile.pull;
-    let fetcher = Fetcher::new().map_err(Failure::of)?;
+    let fetcher = session::plain_fetcher(offline)?;
     let recipe = Recipe {
         dockerfile: &inputs.dockerfile,
         context: inputs.context.as_ref(),

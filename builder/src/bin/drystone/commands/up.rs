@@ -19,6 +19,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use crate::args::{Output, Up};
+use crate::commands::push::must_be_here;
 use crate::commands::{build, images};
 use crate::failure::Failure;
 use crate::registries;
@@ -136,6 +137,9 @@ fn outgoing_of(image: &BuiltImage) -> Option<Outgoing> {
 /// Starts the registry if need be, and makes sure that there is one.
 async fn start(arguments: &Up, surroundings: &Surroundings<'_>) -> Result<(Client, Option<Embedded>), Failure> {
     let Surroundings { layout, registry, observer } = surroundings;
+    if arguments.build.lock.offline {
+        must_be_here(std::iter::once(*registry))?;
+    }
     let embedded = Embedded::start(registry, layout)?;
     if let Some(embedded) = &embedded {
         let text = format!("the embedded registry serves {} at {}", layout.root().display(), embedded.address);
