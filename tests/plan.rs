@@ -83,6 +83,7 @@ fn a_plan_says_which_packages_differ_from_the_layouts() {
     let bench = bench();
     bench.build(&[]).success();
     bench.archive(debs().into_iter().chain([DebBuilder::new("java", "2").build()]), &[]);
+    bench.lock(&["--update=java"]).success();
     bench.spec("left/image.yaml", "from: base\npackages: [shared, left, new]\n");
     let plan = planned(&bench, &[]);
     assert_eq!(image(&plan, "base")["packages"], json!({"state": "same"}));

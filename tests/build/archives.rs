@@ -91,7 +91,7 @@ fn a_mirror_that_is_gone_is_an_error_and_the_build_works_when_it_is_back() {
     bench.build_from(&server.url(), &[]).failure(1, &["cannot be reached", "InRelease"]);
     server.recover();
     server.fail_where(".deb", Outage::Status(404), None);
-    bench.build_from(&server.url(), &[]).failure(1, &[".deb does not exist (the server answered 404"]);
+    bench.build_from(&server.url(), &[]).failure(1, &[".deb does not exist", "hint: "]);
     server.recover();
     server.fail_where(".deb", Outage::Status(403), None);
     bench.build_from(&server.url(), &[]).failure(1, &[".deb: the server answered 403"]);
@@ -130,6 +130,10 @@ fn nothing_is_fetched_twice() {
     server.forget_requests();
     let again = bench.build_from(&server.url(), &[]).success();
     assert!(again.stderr.contains("nothing to build: all 3 images are up to date"), "{}", again.stderr);
+    // The lock says all that an archive could.
+    assert_eq!(server.paths(), [] as [&str; 0]);
+    server.forget_requests();
+    bench.lock(&["--update", "--mirror", &server.url()]).success();
     let statuses: Vec<u16> = server.requests().iter().map(|request| request.status).collect();
     assert_eq!(statuses, [304], "{:?}", server.paths());
 }

@@ -44,6 +44,9 @@ fn archive(bench: &Bench, version: &str) {
         shell = shell.file(&format!("etc/{file}"), 0o644, "");
     }
     bench.archive([shell.build(), DebBuilder::new("tool", version).file("usr/bin/tool", 0o755, version).build()], &[]);
+    if bench.at("family/drystone.lock").exists() {
+        bench.lock(&["--update"]).success();
+    }
 }
 
 fn explain(bench: &Bench, more: &[&str]) -> Finished {

@@ -218,7 +218,8 @@ fn another_version_of_a_package_changes_its_layer_and_what_is_made_of_it_and_no_
     let mut debs = debs();
     debs.push(DebBuilder::new("java", "2").file("usr/share/java/data", 0o644, "new").build());
     bench.archive(debs, &[]);
-    bench.build(&[]).success();
+    bench.lock(&["--update"]).success();
+    bench.build(&["--locked"]).success();
     let after = layers(&bench, "right");
     let expected = ["libc=1", "", "ssl=1", "java=2", "shared=1", "right=1", ""];
     assert_eq!(packages(&bench, "right"), expected);

@@ -13,6 +13,6 @@ mod packages;
 mod registries;
 mod remote_cache;
 mod runs;
-mod same_bytes;
+pub mod same_bytes;
 mod specs;
 mod without_sandbox;

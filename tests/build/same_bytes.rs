@@ -16,7 +16,7 @@ fn bench() -> Bench {
 }
 
 /// Every blob and the index.
-fn all_bytes(bench: &Bench) -> Vec<(String, Vec<u8>)> {
+pub fn all_bytes(bench: &Bench) -> Vec<(String, Vec<u8>)> {
     let mut files = walk(&bench.at("oci/blobs"));
     files.push(bench.at("oci/index.json"));
     let name = |path: &std::path::Path| path.strip_prefix(bench.at("oci")).unwrap().display().to_string();
@@ -83,7 +83,7 @@ fn a_plain_user_and_root_build_the_same() {
 }
 
 /// Makes a bench a user's own, with a copy of the binary: the original may lie where only root goes.
-fn given_to(bench: Bench, user: u32) -> Bench {
+pub fn given_to(bench: Bench, user: u32) -> Bench {
     std::fs::copy(env!("CARGO_BIN_EXE_drystone"), bench.at("drystone")).unwrap();
     users::give(&bench.at(""), user);
     bench

@@ -125,6 +125,17 @@ impl Bench {
         run(self.drystone().args(["build", "family"]).args(more))
     }
 
+    /// `drystone lock family` with more arguments.
+    pub fn lock(&self, more: &[&str]) -> Finished {
+        run(self.drystone().args(["lock", "family"]).args(more))
+    }
+
+    /// The text of the lock.
+    #[track_caller]
+    pub fn lock_text(&self) -> String {
+        fs::read_to_string(self.at("family/drystone.lock")).unwrap()
+    }
+
     /// The same with the archive behind a server.
     pub fn build_from(&self, mirror: &str, more: &[&str]) -> Finished {
         run(self.drystone().args(["build", "family", "--mirror", mirror]).args(more))

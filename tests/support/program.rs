@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 /// The root of the repository.
@@ -10,9 +11,25 @@ pub fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the builder is a directory of the repository").to_path_buf()
 }
 
-/// The family of the repository.
+/// The family of the repository: a copy for this process, so that no lock of an earlier day is in it, and the one that
+/// these tests make is in nobody's way.
 pub fn opencontrail() -> PathBuf {
-    repository().join("specs/opencontrail")
+    static COPY: OnceLock<PathBuf> = OnceLock::new();
+    let copy = COPY.get_or_init(|| {
+        let kept = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        let name = |id: &str| format!("specs-{id}");
+        for left in std::fs::read_dir(kept).into_iter().flatten().flatten() {
+            let id = left.file_name().to_string_lossy().strip_prefix(&name("")).map(str::to_owned);
+            if id.is_some_and(|id| !Path::new("/proc").join(id).exists()) {
+                let _ = std::fs::remove_dir_all(left.path());
+            }
+        }
+        let copy = kept.join(name(&std::process::id().to_string()));
+        tool("cp", ["-r".as_ref(), repository().join("specs").as_os_str(), copy.as_os_str()]);
+        let _ = std::fs::remove_file(copy.join("opencontrail/drystone.lock"));
+        copy
+    });
+    copy.join("opencontrail")
 }
 
 /// The binary, with a cache that tests keep between runs so that packages are fetched once.
