@@ -122,8 +122,6 @@ pub enum Command {
     /// versions; what no longer fits the specs is resolved again. After a merge with conflicts, what both sides agree on
     /// is kept, and the rest is resolved again.
     Lock(Lock),
-    /// Build again without what is kept of earlier builds, and compare with the layout, byte by byte
-    Verify(Verify),
     /// Say what would be built: the layers of every image, who shares them, and how large they are
     Plan(Plan),
     /// Say of each step of an image whether its result is kept, and why it would run again
@@ -200,8 +198,9 @@ pub enum Command {
     /// Check every blob against its digest, and that everything named is there
     ///
     /// Of the cache, packages, indexes and records are checked; builds check its segments and layers whenever they use
-    /// them. The exit code is 1 if anything is damaged.
-    Verify(Verify),
+    /// them. With --rebuild, images are built again instead, without what is kept of earlier builds, and compared with the
+    /// layout's, byte by byte. The exit code is 1 if anything is damaged or differs.
+    Verify(Box<Verify>),
     /// Keep a registry's name and password, once the registry has accepted them
     ///
     /// They are kept where docker, podman, skopeo and oras find them too: in Docker's config.json, or with the
@@ -676,23 +675,6 @@ pub struct Lock {
 pub enum LockFormat {
     Text,
     Json,
-}
-
-#[derive(Debug, Args)]
-pub struct Verify {
-    /// The family's directory [default: .], and then images or patterns if not all are meant
-    #[arg(value_name = "FAMILY|IMAGE")]
-    pub names: Vec<String>,
-    /// Build again, in a layout and a cache of its own that are removed afterwards; only downloads are shared
-    #[arg(long, required = true)]
-    pub rebuild: bool,
-    /// How: `table` or `json`
-    #[arg(long, value_enum, default_value_t = ReportFormat::Table, value_name = "FORMAT")]
-    pub format: ReportFormat,
-    #[command(flatten)]
-    pub build: BuildArgs,
-    #[command(flatten)]
-    pub registry: RegistryArgs,
 }
 
 #[derive(Debug, Args)]

@@ -3,7 +3,7 @@
 use clap::Args;
 
 use super::amount::size;
-use super::{CacheArgs, LayoutArgs, ReportFormat};
+use super::{BuildArgs, CacheArgs, LayoutArgs, RegistryArgs, ReportFormat};
 
 #[derive(Debug, Args)]
 pub struct Gc {
@@ -27,11 +27,17 @@ pub struct Gc {
 
 #[derive(Debug, Args)]
 pub struct Verify {
+    /// With --rebuild, the family's directory [default: .], and then images or patterns if not all are meant
+    #[arg(value_name = "FAMILY|IMAGE", requires = "rebuild")]
+    pub names: Vec<String>,
+    /// Build again, in a layout and a cache of its own that are removed afterwards; only downloads are shared
+    #[arg(long)]
+    pub rebuild: bool,
     /// How: `table` or `json`
     #[arg(long, value_enum, default_value_t = ReportFormat::Table, value_name = "FORMAT")]
     pub format: ReportFormat,
     #[command(flatten)]
-    pub layout: LayoutArgs,
+    pub build: BuildArgs,
     #[command(flatten)]
-    pub cache: CacheArgs,
+    pub registry: RegistryArgs,
 }

@@ -15,14 +15,14 @@ use crate::table::{count, size};
 
 /// Runs the command.
 pub fn run(arguments: &Verify, output: Output) -> Result<(), Failure> {
-    let root = &arguments.layout.layout;
+    let root = &arguments.build.layout.layout;
     let layout = Layout::open(root)?;
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let bar = bar(output);
     let progress = |bytes: u64| bar.inc(bytes);
     let blobs = layout.verify(threads, &progress)?;
     // A machine that has never built anything has no cache, and needs no home to have its layout checked.
-    let cache_directory = session::cache_directory(arguments.cache.cache_dir.as_deref()).ok();
+    let cache_directory = session::cache_directory(arguments.build.cache.cache_dir.as_deref()).ok();
     let cache = match cache_directory.filter(|directory| directory.is_dir()) {
         Some(directory) => Some((Cache::open(&directory)?.verify(threads, &progress)?, directory)),
         None => None,
