@@ -159,6 +159,7 @@ fn a_plan_says_what_a_push_would_send() {
 
     let java = DebBuilder::new("java", "2").file("usr/share/java/data", 0o644, noise(50_000)).build();
     bench.archive(debs().into_iter().chain([java]), &[]);
+    bench.lock(&["--update"]).success();
     let changed = planned(&bench, &more);
     assert_eq!(image(&changed, "left")["upload"]["unchanged"], true);
     let right = &image(&changed, "right")["upload"];

@@ -112,7 +112,9 @@ pub fn configuration(
     config.config = parent.map_or_else(of_nothing, |parent| Config { on_build: Vec::new(), ..parent.config.clone() });
     config.history = parent.map(|parent| parent.history.clone()).unwrap_or_default();
     let laid_before = parent.map_or(0, |parent| parent.rootfs.diff_ids.len());
-    config.history.extend(layers[laid_before..].iter().map(|layer| History {
+    // Before anything is built, the layers are not known.
+    let own = layers.get(laid_before..).unwrap_or_default();
+    config.history.extend(own.iter().map(|layer| History {
         created: Some(created.clone()),
         created_by: Some(layer.made_by.clone()),
         ..History::default()

@@ -258,6 +258,7 @@ fn after_another_version_of_a_package_a_push_sends_its_layer_and_what_is_made_of
     assert_eq!(push(), 0);
     let new = DebBuilder::new("java", "2").file("usr/share/java/data", 0o644, noise(50_000)).build();
     bench.archive(debs().into_iter().chain([new]), &[]);
+    bench.lock(&["--update"]).success();
     bench.build(&[]).success();
     let after = blobs(&bench);
     let fresh: u64 = after.iter().filter(|(digest, _)| !before.contains_key(*digest)).map(|(_, size)| size).sum();

@@ -62,6 +62,9 @@ fn held(arguments: &Plan, planned: &Planned<'_>) -> Result<Held, String> {
     let Some(registry) = references.first().map(|reference| reference.registry().to_string()) else {
         return Ok(Held::default());
     };
+    if arguments.build.lock.offline && !references.iter().all(|reference| reference.registry().is_loopback()) {
+        return Err(format!("{registry} is not on this machine, and with --offline it is not asked"));
+    }
     let failed = |error: &(dyn std::error::Error + 'static)| format!("{registry}: {}", chain(error));
     let options = registries::options_with_kept_credentials(&arguments.registry)
         .map_err(|_| "the options or the kept credentials of registries cannot be used".to_owned())?;
