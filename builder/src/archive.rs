@@ -1,4 +1,4 @@
-//! Images of a layout as one tar file, written as a stream: [`oci_archive`] and [`docker_archive`].
+//! Images of a layout as one tar file, written as a stream: [`fn@oci_archive`] and [`fn@docker_archive`].
 //!
 //! The same images give the same bytes: entries are sorted, belong to root and are of 1970. Every blob is checked
 //! while it is read. No blob is held in memory, and nothing is written twice.

@@ -1,8 +1,8 @@
 //! Rules for Dockerfiles and specs: what is allowed, and better not done.
 //!
-//! A rule has a number, a name and a page; the names of BuildKit's rules are BuildKit's. [`dockerfile`] and [`family`]
-//! look at a text that was read, and answer with [`Finding`]s. Nothing is asked of a registry, so what only the base
-//! image can tell is not said.
+//! A rule has a number, a name and a page; the names of BuildKit's rules are BuildKit's. [`fn@dockerfile`] and
+//! [`fn@family`] look at a text that was read, and answer with [`Finding`]s. Nothing is asked of a registry, so what only
+//! the base image can tell is not said.
 
 mod commands;
 mod facts;
