@@ -9,8 +9,9 @@
 //! ([`Image::remembered`]), whatever became of the others. New and changed images use the groups that are there as far as
 //! they fit, and what is left over is cut anew. Only where a budget cannot be met so is everything cut anew.
 //!
-//! Where that would leave hardly any room for groups, the layers of an image's own steps are squashed ([`Cut::squashed`]): the
-//! last group of a step, which should be one that nobody else has, and what the following steps make are then one layer.
+//! Where that would leave hardly any room for groups, the layers of an image's own steps are squashed
+//! ([`Cut::squashed`]): the last group of a step, which should be one that nobody else has, and what the following steps
+//! make are then one layer.
 //!
 //! Nothing here knows of archives, files or layers; the input alone decides, and its order does not matter.
 

@@ -1,3 +1,5 @@
+//! Archives hold what the layout holds, in the forms that other tools read, and the same bytes each time.
+
 use std::collections::BTreeMap;
 use std::fs;
 

@@ -1,3 +1,5 @@
+//! What loading a bundle leaves: whole ones, hostile ones, and loads that were killed.
+
 use std::fs;
 use std::io::Write as _;
 

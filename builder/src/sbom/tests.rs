@@ -1,3 +1,5 @@
+//! Bills of materials of small images made by hand.
+
 use std::collections::BTreeMap;
 
 use layer::files::Files;

@@ -1,3 +1,5 @@
+//! Locks are read as they were written, and what is wrong in one is said at its line.
+
 use std::sync::Arc;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Words of Dockerfiles and what they become: quotes, escapes, and every form of a variable.
+
 use super::*;
 
 fn scope() -> Scope {
