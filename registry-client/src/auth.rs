@@ -145,7 +145,8 @@ impl Transport {
     /// Who we are to this registry.
     pub(crate) async fn credential(&self, call: &Call) -> Result<Option<Credential>, Error> {
         let credentials = Arc::clone(&self.options.credentials);
-        let (registry, repository) = (call.registry.clone(), call.scope.repository.clone());
+        // What one host may see is never shown to the one that stands in for it.
+        let (registry, repository) = (self.endpoint(&call.registry).clone(), call.scope.repository.clone());
         let looked = tokio::task::spawn_blocking(move || credentials.lookup(&registry, repository.as_ref())).await;
         let found = looked.unwrap_or_else(|panicked| {
             let source = Some(Box::new(panicked) as _);

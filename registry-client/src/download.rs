@@ -126,7 +126,7 @@ impl<'a> Download<'a> {
             Some(url) => Call::elsewhere(Method::GET, url.clone(), &self.remote.registry),
             None => {
                 let path = format!("blobs/{}", self.descriptor.digest);
-                self.client.call(Method::GET, self.remote, &path, Access::Pull)?
+                self.client.call(Method::GET, self.remote, &path, Access::Pull)?.mirrored()
             }
         };
         Ok(call.header("accept-encoding", "identity").once())

@@ -9,6 +9,7 @@ use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use crate::client::Access;
 use crate::referrers::entry_for;
 use crate::reply::Reply;
+use crate::transport::Call;
 use crate::{Client, Error, Remote};
 
 /// How a manifest is named in its repository.
@@ -72,15 +73,21 @@ impl Client {
 
     /// Fetches a manifest or index, verified. `None` if it is not there.
     pub async fn get_manifest(&self, remote: &Remote, name: &ManifestName) -> Result<Option<FetchedManifest>, Error> {
-        match self.manifest_of(remote, name).await {
+        let call = self.call(Method::GET, remote, &path(name), Access::Pull)?;
+        match self.fetch_manifest(remote, name, call).await {
             Err(error) if error.status() == Some(404) => Ok(None),
             other => other.map(Some),
         }
     }
 
-    /// Fetches a manifest or index that has to be there, verified. Its absence is an error with the registry's words.
+    /// Fetches a manifest or index that has to be there, verified, from a mirror if there is one. Its absence is an error
+    /// with the registry's words.
     pub async fn manifest_of(&self, remote: &Remote, name: &ManifestName) -> Result<FetchedManifest, Error> {
-        let call = self.call(Method::GET, remote, &path(name), Access::Pull)?;
+        let call = self.call(Method::GET, remote, &path(name), Access::Pull)?.mirrored();
+        self.fetch_manifest(remote, name, call).await
+    }
+
+    async fn fetch_manifest(&self, remote: &Remote, name: &ManifestName, call: Call) -> Result<FetchedManifest, Error> {
         let reply = self.send(call.header("accept", Document::accepted().join(", "))).await?.expect(&[200]).await?;
         let (announced, called) = (announced(&reply), reply.digest());
         let bytes = reply.bytes(MAX_MANIFEST_SIZE).await?;

@@ -17,8 +17,11 @@ pub struct Options {
     pub insecure: BTreeSet<Registry>,
     /// Loopback registries that speak TLS nevertheless.
     pub secure: BTreeSet<Registry>,
-    /// Where a registry is reached, if not under its own name.
+    /// Where a registry is reached, if not under its own name. Credentials are those of the place that is reached.
     pub endpoints: BTreeMap<Registry, Registry>,
+    /// Who is asked before a registry for what is read of it, in this order. What a mirror lacks or cannot give is read
+    /// from the registry itself.
+    pub mirrors: BTreeMap<Registry, Vec<Registry>>,
     /// Certificates to trust besides the system's, each a PEM file's content.
     pub certificates: Vec<Vec<u8>>,
     /// The certificate and the key, as PEM, that registries get to see which ask for one.
@@ -46,6 +49,7 @@ impl Default for Options {
             insecure: BTreeSet::new(),
             secure: BTreeSet::new(),
             endpoints: BTreeMap::new(),
+            mirrors: BTreeMap::new(),
             certificates: Vec::new(),
             identity: None,
             proxies: Proxies::default(),

@@ -1,6 +1,6 @@
 //! Requests as such: addresses, connections, retries, redirects, and showing who comes.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::future::Future;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -38,13 +38,24 @@ pub(crate) struct Call {
     to_registry: bool,
     /// Whether the one who sends this tries again itself, because trying again is more than sending again.
     once: bool,
+    /// Whether a mirror of the registry may answer instead.
+    mirrored: bool,
 }
 
 impl Call {
     /// A request to a registry.
     pub(crate) fn new(method: Method, url: Url, registry: &Registry, scope: Scope) -> Self {
-        let (headers, body) = (HeaderMap::new(), Bytes::new());
-        Self { method, url, registry: registry.clone(), scope, headers, body, to_registry: true, once: false }
+        Self {
+            method,
+            url,
+            registry: registry.clone(),
+            scope,
+            headers: HeaderMap::new(),
+            body: Bytes::new(),
+            to_registry: true,
+            once: false,
+            mirrored: false,
+        }
     }
 
     /// A request to somebody else on a registry's behalf.
@@ -79,6 +90,13 @@ impl Call {
         self
     }
 
+    /// Answered by a mirror of the registry, if there is one that can: for what is read to be used, and not for what is
+    /// read to be written again.
+    pub(crate) fn mirrored(mut self) -> Self {
+        self.mirrored = true;
+        self
+    }
+
     pub(crate) fn with_scope(mut self, scope: Scope) -> Self {
         self.scope = scope;
         self
@@ -95,6 +113,8 @@ pub(crate) struct Transport {
     pub(crate) auth: Auth,
     http: reqwest::Client,
     permits: Mutex<HashMap<Registry, Arc<Semaphore>>>,
+    /// Mirrors that failed, and are not asked again.
+    failed_mirrors: Mutex<BTreeSet<Registry>>,
     /// Held while a list that clients keep is read and written.
     pub(crate) lists: tokio::sync::Mutex<()>,
 }
@@ -131,22 +151,27 @@ impl Transport {
             auth: Auth::default(),
             http,
             permits: Mutex::default(),
+            failed_mirrors: Mutex::default(),
             lists: tokio::sync::Mutex::default(),
         })
     }
 
     /// Whether a registry is spoken to without TLS.
     pub(crate) fn is_plain(&self, registry: &Registry) -> bool {
-        let endpoint = self.options.endpoints.get(registry).unwrap_or(registry);
-        let listed = |list: &std::collections::BTreeSet<Registry>| list.contains(registry) || list.contains(endpoint);
+        let endpoint = self.endpoint(registry);
+        let listed = |list: &BTreeSet<Registry>| list.contains(registry) || list.contains(endpoint);
         listed(&self.options.insecure) || (endpoint.is_loopback() && !listed(&self.options.secure))
+    }
+
+    /// Who is reached when a registry is meant.
+    pub(crate) fn endpoint<'a>(&'a self, registry: &'a Registry) -> &'a Registry {
+        self.options.endpoints.get(registry).unwrap_or(registry)
     }
 
     /// The address of something in a registry.
     pub(crate) fn url(&self, registry: &Registry, path: &str) -> Result<Url, Error> {
         let scheme = if self.is_plain(registry) { "http" } else { "https" };
-        let endpoint = self.options.endpoints.get(registry).unwrap_or(registry);
-        let text = format!("{scheme}://{endpoint}{path}");
+        let text = format!("{scheme}://{}{path}", self.endpoint(registry).api_host());
         Url::parse(&text).map_err(|_| Error::Address { text, reason: "it is no valid URL" })
     }
 
@@ -162,6 +187,37 @@ impl Transport {
 
     /// Sends a request until it is answered: retries, redirects and a challenge are dealt with, refusals are answers.
     pub(crate) async fn send(&self, call: Call) -> Result<Reply, Error> {
+        if call.mirrored
+            && let Some(reply) = self.send_to_mirrors(&call).await
+        {
+            return Ok(reply);
+        }
+        self.send_following(call).await
+    }
+
+    /// The first answer of a mirror that has what is asked for. One that fails is not asked again.
+    async fn send_to_mirrors(&self, call: &Call) -> Option<Reply> {
+        for mirror in self.options.mirrors.get(&call.registry)? {
+            if self.failed_mirrors.lock().unwrap_or_else(PoisonError::into_inner).contains(mirror) {
+                continue;
+            }
+            let answer = match self.url(mirror, call.url.path()) {
+                Ok(url) => self.send_following(Call { url, registry: mirror.clone(), ..call.clone() }.once()).await,
+                Err(error) => Err(error),
+            };
+            let cause = match answer {
+                Ok(reply) if matches!(reply.status(), 200 | 206) => return Some(reply),
+                Ok(reply) if reply.status() == 404 => continue,
+                Ok(reply) => format!("status {}", reply.status()),
+                Err(error) => error.to_string(),
+            };
+            tracing::warn!(%mirror, registry = %call.registry, cause, "the mirror fails: the registry itself is asked");
+            self.failed_mirrors.lock().unwrap_or_else(PoisonError::into_inner).insert(mirror.clone());
+        }
+        None
+    }
+
+    async fn send_following(&self, call: Call) -> Result<Reply, Error> {
         let mut call = call;
         for _ in 0..MAX_REDIRECTS {
             let reply = self.send_authorized(&call).await?;

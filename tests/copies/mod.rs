@@ -211,3 +211,19 @@ fn archives_that_are_damaged_or_somebody_elses_are_refused() {
     let incoming = world.bench.at("target/.store/incoming");
     assert!(!incoming.exists() || fs::read_dir(incoming).unwrap().next().is_none(), "nothing is left");
 }
+
+#[test]
+fn a_mirror_stands_in_for_a_registry_that_cannot_be_reached() {
+    let world = World::new();
+    let (digest, _) = judged(&format!("docker://{}", world.at("team/hello:latest")));
+    // Nobody has the first name, and Docker's is not asked since the mirror has the image.
+    let mirrors =
+        [("registry.invalid", format!("registry.invalid={}", world.registry)), ("docker.io", world.registry.clone())];
+    for (registry, mirror) in mirrors {
+        let (layout, image) = (world.path(registry), format!("{registry}/team/hello:latest"));
+        let pull = ["pull", &image, "--layout", &layout, "--format", "json", "--registry-mirror", &mirror];
+        assert!(world.run(&pull).success().stdout.contains(&digest), "{registry}");
+    }
+    run(world.bench.drystone().args(["pull", "registry.invalid/team/hello", "--registry-mirror", "/path"]))
+        .failure(2, &["--registry-mirror", "is not a registry"]);
+}

@@ -15,6 +15,11 @@ use crate::reference::{DOCKER_HUB, DOCKER_HUB_INDEX, clipped};
 pub struct Registry(String);
 
 impl Registry {
+    /// Docker's public registry, where an image without a registry in its name comes from.
+    pub fn docker_hub() -> Self {
+        Self(DOCKER_HUB.to_owned())
+    }
+
     /// `host[:port]` as written.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -23,6 +28,12 @@ impl Registry {
     /// Further names under which credentials for this registry are kept.
     pub fn old_names(&self) -> &'static [&'static str] {
         if self.0 == DOCKER_HUB { &["https://index.docker.io/v1/", DOCKER_HUB_INDEX] } else { &[] }
+    }
+
+    /// The host and port at which its API answers: its own name, but for Docker's public registry, which is known by one
+    /// name and answers under its old one.
+    pub fn api_host(&self) -> &str {
+        if self.0 == DOCKER_HUB { DOCKER_HUB_INDEX } else { &self.0 }
     }
 
     /// The host without the port; an IPv6 address without its brackets.

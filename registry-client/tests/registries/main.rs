@@ -7,6 +7,7 @@ mod bench;
 mod debian;
 mod faults;
 mod limits;
+mod mirrors;
 mod pulls;
 mod pushes;
 mod secrets;

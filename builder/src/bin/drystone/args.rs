@@ -28,6 +28,7 @@ pub use self::remote::{Catalog, Delete, Referrers, Tags};
 pub use self::serve::{AccessLogKind, Serve};
 pub use self::upkeep::{Gc, Verify};
 use crate::destination::Destination;
+use crate::registries::RegistryMirror;
 use crate::remote::CacheReference;
 
 const STYLES: Styles = Styles::styled()
@@ -381,6 +382,20 @@ pub struct RegistryArgs {
     /// Speak TLS to this registry, although it is at a loopback address
     #[arg(long = "secure-registry", value_name = "HOST[:PORT]", help_heading = "Registries")]
     pub secure: Vec<Registry>,
+    /// Ask this mirror of a registry first, when images are read; may be given several times
+    ///
+    /// Without REGISTRY= it is one of docker.io, where `FROM debian` comes from. What a mirror lacks, or when it fails, is
+    /// read from the registry itself. Images are verified by digest in any case, a tag means what the mirror says, and
+    /// credentials are those for the mirror's own name. Nothing is pushed to it.
+    #[arg(
+        long = "registry-mirror",
+        visible_alias = "registry-map",
+        env = "DRYSTONE_REGISTRY_MIRROR",
+        value_delimiter = ';',
+        value_name = "[REGISTRY=]HOST[:PORT]",
+        help_heading = "Registries"
+    )]
+    pub mirrors: Vec<RegistryMirror>,
     /// Trust the certificates in this PEM file too; may be given several times
     #[arg(long = "registry-ca", value_name = "FILE", help_heading = "Registries")]
     pub ca: Vec<PathBuf>,

@@ -1,10 +1,12 @@
 //! How registries are reached, as the command line and the environment say: whom to trust, and who we are.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::sync::Arc;
 
-use oci::{Registry, Repository};
+use oci::{ReferenceError, Registry, Repository};
 use registry_client::{Credential, CredentialFiles, Credentials, CredentialsError, Options, Proxies, Secret};
 
 use crate::args::RegistryArgs;
@@ -29,7 +31,30 @@ pub fn options(arguments: &RegistryArgs, credentials: Arc<dyn Credentials>) -> R
     let insecure = arguments.insecure.iter().cloned().collect();
     let secure = arguments.secure.iter().cloned().collect();
     let proxies = proxies();
-    Ok(Options { insecure, secure, certificates, identity, proxies, credentials, ..Options::default() })
+    let mut mirrors = BTreeMap::<Registry, Vec<Registry>>::new();
+    for RegistryMirror { registry, mirror } in arguments.mirrors.iter().cloned() {
+        mirrors.entry(registry).or_default().push(mirror);
+    }
+    Ok(Options { insecure, secure, mirrors, certificates, identity, proxies, credentials, ..Options::default() })
+}
+
+/// A mirror, and the registry whose images it has: `[REGISTRY=]HOST[:PORT]`, of Docker's registry if none is named.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RegistryMirror {
+    registry: Registry,
+    mirror: Registry,
+}
+
+impl FromStr for RegistryMirror {
+    type Err = ReferenceError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (registry, mirror) = match text.split_once('=') {
+            Some((registry, mirror)) => (registry.parse()?, mirror),
+            None => (Registry::docker_hub(), text),
+        };
+        Ok(Self { registry, mirror: mirror.parse()? })
+    }
 }
 
 /// What stands between us and the registries, as curl reads it: the lower-case variable first, `ALL_PROXY` last.
