@@ -1,5 +1,6 @@
 """The images of a benchmark: a part of the family as drystone reads it, and the same images as Dockerfiles."""
 
+import base64
 import json
 import os
 import shutil
@@ -11,7 +12,7 @@ NOT_DEBIAN = {"python-contrail", "contrail-lib", "contrail-nova-driver", "nova-c
 
 # Images that need more of the vendor's than a few packages are left out of --full, with all that is built on them.
 VENDOR = {"analytics", "cassandra", "config", "control", "ifmap", "vrouter-agent", "webui", "zookeeper", "neutron-server",
-          "nova-compute"}
+          "nova-compute", "glance-registry"}
 
 
 class Image:
@@ -94,14 +95,18 @@ def write_contexts(images, family, target, registry):
 def dockerfile(image, by_name, family, context, registry):
     spec = image.spec
     if image.parent == "scratch":
-        lines = ["FROM scratch", "ADD rootfs.tar /"]
+        # Debian's own image has this too: packages' scripts start no services.
+        policy = "RUN printf '#!/bin/sh\\nexit 101\\n' >/usr/sbin/policy-rc.d && chmod 755 /usr/sbin/policy-rc.d"
+        lines = ["FROM scratch", "ADD rootfs.tar /", policy]
     else:
         lines = [f"FROM {registry}/{image.parent}:bench"]
         lines += [shell(command) for command in by_name[image.parent].spec.get("on_build", [])]
         if spec.get("packages"):
             packages = " ".join(spec["packages"])
+            # Some scripts ask for the address of the machine's name, which buildah gives a name that has none.
             lines.append(
-                f"RUN apt-get update -q && apt-get install -qy --no-install-recommends {packages}"
+                "RUN echo 127.0.0.1 $(hostname) >>/etc/hosts && apt-get update -q && DEBIAN_FRONTEND=noninteractive"
+                f" apt-get install -qy --no-install-recommends {packages}"
                 " && apt-get clean && rm -rf /var/lib/apt/lists/*"
             )
     for number, entry in enumerate(spec.get("files", [])):
@@ -121,7 +126,11 @@ def dockerfile(image, by_name, family, context, registry):
 
 
 def shell(command):
-    return "RUN " + (command if isinstance(command, str) else command["command"])
+    text = command if isinstance(command, str) else command["command"]
+    if "\n" not in text.strip():
+        return "RUN " + text.strip()
+    # buildah of Debian 12 knows no instruction of several lines.
+    return f"RUN echo {base64.b64encode(text.encode()).decode()} | base64 --decode | sh -e"
 
 
 def file_lines(entry, number, directory, context):

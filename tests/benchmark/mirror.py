@@ -22,6 +22,8 @@ class Mirror(http.server.ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.directory, self.upstream = directory, upstream
         self.locks, self.guard = {}, threading.Lock()
+        # How many files were fetched from upstream.
+        self.fetched = 0
 
     def lock(self, path):
         with self.guard:
@@ -44,6 +46,8 @@ class Mirror(http.server.ThreadingHTTPServer):
                     with tempfile.NamedTemporaryFile(dir=os.path.dirname(kept), delete=False) as new:
                         shutil.copyfileobj(answer, new, 1 << 20)
                 os.rename(new.name, kept)
+                with self.guard:
+                    self.fetched += 1
                 return kept
             except urllib.error.HTTPError as error:
                 if error.code != 404:
