@@ -24,7 +24,7 @@ fn an_interrupted_build_ends_with_130_and_the_next_one_works() {
         signal(&child, name);
         assert_eq!(child.wait().unwrap().code(), Some(130), "SIG{name}");
         let log = std::fs::read_to_string(bench.at("log")).unwrap();
-        assert!(log.contains("interrupted; the next build goes on where this one stopped"), "{log}");
+        assert!(log.contains("interrupted; the same command goes on from what was finished"), "{log}");
         assert_eq!(bench.digests(), "");
         bench.is_whole();
         server.open();
@@ -45,7 +45,7 @@ fn a_build_whose_mirror_falls_silent_can_be_interrupted() {
         child.try_wait().unwrap().ok_or_else(|| "it goes on".to_owned())
     });
     assert_eq!(code.code(), Some(130));
-    assert!(std::fs::read_to_string(bench.at("log")).unwrap().contains("interrupted; the next build goes on"));
+    assert!(std::fs::read_to_string(bench.at("log")).unwrap().contains("interrupted; the same command goes on"));
     bench.layout_is_valid();
     server.open();
     bench.build_from(&server.url(), &[]).success();

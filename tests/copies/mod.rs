@@ -154,7 +154,11 @@ fn what_a_registry_has_is_listed_and_deleted() {
         .run(&["delete", &format!("{repository}:a")])
         .failure(1, &["DIGEST_INVALID", &format!("{repository}@{digest}")]);
     assert_eq!(world.run(&["tags", &repository]).success().stdout, "a\nb\nlatest\n");
-    world.run(&["delete", &format!("{repository}@{digest}")]).success();
+    let image = format!("{repository}@{digest}");
+    let absent = format!("{repository}@sha256:{}", "0".repeat(64));
+    // What was deleted is said although something failed.
+    let both = world.run(&["delete", "--format", "json", &image, &absent]).failure(1, &["is not there"]);
+    assert_eq!(serde_json::from_str::<Value>(&both.stdout).unwrap()["deleted"], serde_json::json!([image]));
     assert_eq!(world.run(&["tags", &repository]).success().stdout, "");
     world.run(&["delete", &format!("{repository}@{digest}")]).failure(1, &["is not there"]);
 }

@@ -63,6 +63,15 @@ impl Failure {
         Self::new(chain(&error))
     }
 
+    /// Why, in a sentence, for who goes on without.
+    pub fn reason(self) -> String {
+        match self {
+            Self::Failed { text, .. } | Self::Unknown { text, .. } | Self::Usage(text) => text,
+            Self::Images { summary, .. } => summary,
+            Self::Spec(_) | Self::Differs | Self::Interrupted => "it is not known why".to_owned(),
+        }
+    }
+
     /// Something failed while files were written: a full disk gets advice.
     fn of_storage(error: impl std::error::Error + 'static) -> Self {
         match is_full(&error) {
@@ -143,7 +152,7 @@ impl Failure {
             Self::Spec(diagnostics) => writeln!(out, "{}", render(diagnostics, colored(color))),
             Self::Images { summary, .. } => writeln!(out, "{}: {summary}", bold("error")),
             Self::Usage(text) => writeln!(out, "{}: {text}\n\nFor more information, try '--help'.", bold("error")),
-            Self::Interrupted => writeln!(out, "interrupted; the next build goes on where this one stopped"),
+            Self::Interrupted => writeln!(out, "interrupted; the same command goes on from what was finished"),
         };
     }
 

@@ -50,6 +50,9 @@ pub struct Delete {
     /// What: by tag (`registry.example/team/app:v1`), or a manifest with all its tags by digest
     #[arg(value_name = "REF", required = true, value_parser = exact)]
     pub references: Vec<Reference>,
+    /// How: `table`, a line each, or `json`, which also lists what was deleted before something failed
+    #[arg(long, value_enum, default_value_t = ReportFormat::Table, value_name = "FORMAT")]
+    pub format: ReportFormat,
     #[command(flatten)]
     pub registry: RegistryArgs,
 }

@@ -66,8 +66,7 @@ fn held(arguments: &Plan, planned: &Planned<'_>) -> Result<Held, String> {
         return Err(format!("{registry} is not on this machine, and with --offline it is not asked"));
     }
     let failed = |error: &(dyn std::error::Error + 'static)| format!("{registry}: {}", chain(error));
-    let options = registries::options_with_kept_credentials(&arguments.registry)
-        .map_err(|_| "the options or the kept credentials of registries cannot be used".to_owned())?;
+    let options = registries::options_with_kept_credentials(&arguments.registry).map_err(|failure| failure.reason())?;
     let retry = RetryPolicy { attempts: 1, ..RetryPolicy::default() };
     let options = Options { retry, ..options };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| failed(&error))?;

@@ -76,13 +76,21 @@ fn referrers_table(found: &[Descriptor]) -> String {
 /// Runs `delete`.
 pub fn delete(arguments: &Delete, output: Output) -> Result<(), Failure> {
     let client = client(&arguments.registry, output)?;
-    online::run(async {
+    let mut deleted = Vec::new();
+    let result = online::run(async {
         for reference in &arguments.references {
             delete_one(&client, reference).await?;
-            session::print(&format!("deleted {reference}\n"))?;
+            deleted.push(reference.to_string());
+            if arguments.format == ReportFormat::Table {
+                session::print(&format!("deleted {reference}\n"))?;
+            }
         }
         Ok::<_, Failure>(())
-    })
+    });
+    if arguments.format == ReportFormat::Json {
+        print_json(&json!({"deleted": deleted}))?;
+    }
+    result
 }
 
 async fn delete_one(client: &Client, reference: &Reference) -> Result<(), Failure> {
