@@ -114,6 +114,10 @@ fn a_registry_of_this_machine_may_be_spoken_to_and_no_other() {
     assert!(pushed.stdout.contains("localhost:5111/worker:v1 sha256:"), "{}", pushed.stdout);
     let expected = ["--offline: registry.example is not on this machine", "hint: "];
     run(bench.drystone().args(["push", "--offline", "--to", "registry.example"])).failure(1, &expected);
+    for flag in ["--cache-from", "--cache-to"] {
+        let caching = ["build", "family", "--offline", "--mirror", &mirror, flag, "registry.example/cache:main"];
+        run(bench.drystone().args(caching)).failure(1, &expected);
+    }
     let far = FAMILY.replace("localhost:5100", "registry.example");
     bench.spec("family.yaml", &far);
     run(bench.drystone().args(["up", "family", "--offline", "--once", "--mirror", &mirror])).failure(1, &expected);

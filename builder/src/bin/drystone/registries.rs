@@ -57,6 +57,17 @@ impl FromStr for RegistryMirror {
     }
 }
 
+/// Fails if one of the registries is not on this machine.
+pub fn must_be_here<'r>(mut registries: impl Iterator<Item = &'r Registry>) -> Result<(), Failure> {
+    match registries.find(|registry| !registry.is_loopback()) {
+        None => Ok(()),
+        Some(registry) => Err(Failure::with_hint(
+            format!("--offline: {registry} is not on this machine"),
+            "name a registry at a loopback address, or leave --offline out",
+        )),
+    }
+}
+
 /// What stands between us and the registries, as curl reads it: the lower-case variable first, `ALL_PROXY` last.
 fn proxies() -> Proxies {
     let proxy = |names: [&str; 4]| names.into_iter().find_map(text_of_variable).map(Secret::new);

@@ -63,14 +63,19 @@ pub struct Caches<'a> {
 }
 
 impl<'a> Caches<'a> {
-    /// The caches of the command line, if there are any. Starts threads.
+    /// The caches of the command line, if there are any; offline they have to be on this machine. Starts threads.
     pub fn new(
         arguments: &'a SharedCacheArgs,
         registries: &RegistryArgs,
+        offline: bool,
         observer: &Arc<dyn Observer>,
     ) -> Result<Option<Self>, Failure> {
-        if arguments.cache_from.is_empty() && arguments.cache_to.is_empty() {
+        let mut named = arguments.cache_from.iter().chain(&arguments.cache_to).peekable();
+        if named.peek().is_none() {
             return Ok(None);
+        }
+        if offline {
+            registries::must_be_here(named.map(|cache| cache.reference.registry()))?;
         }
         let client = push::client(registries::options_with_kept_credentials(registries)?, Arc::clone(observer))?;
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::of)?;

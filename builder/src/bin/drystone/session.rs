@@ -180,7 +180,7 @@ fn build_in<'a>(
     let reference = |image: &Image| decided.names[image.name.as_str()].clone();
     let home: Registry = home.as_str().parse().map_err(Failure::of)?;
     follower.begin(&Surroundings { layout, registry: &home, observer })?;
-    let caches = Caches::new(shared, registry, observer)?;
+    let caches = Caches::new(shared, registry, arguments.lock.offline, observer)?;
     let borrowing = caches.as_ref().map(|caches| caches.borrowing(cache, layout, observer));
     let elsewhere: &dyn Elsewhere = borrowing.as_ref().map_or(&(), |borrowing| borrowing);
     let pinned = files::pinned(&decided.lock.files);

@@ -79,6 +79,9 @@ pub fn run(request: &Request<'_>, output: Output) -> Result<BuiltImage, Failure>
         return Err(Failure::Usage(text.to_owned()));
     }
     let tags = request.tags.iter().map(|tag| reference(tag)).collect::<Result<Vec<_>, _>>()?;
+    if offline && request.dockerfile.push {
+        registries::must_be_here(tags.iter().map(Reference::registry))?;
+    }
     let platform = platform(request.dockerfile.platform.as_deref())?;
     let place = Workplace::open(request.build, output)?;
     let inputs = Inputs::read(request, &place)?;
@@ -105,7 +108,7 @@ pub fn run(request: &Request<'_>, output: Output) -> Result<BuiltImage, Failure>
         agents: agents(&request.dockerfile.ssh)?,
         siblings: BTreeMap::new(),
     };
-    let caches = Caches::new(request.caches, request.registry, &place.observer)?;
+    let caches = Caches::new(request.caches, request.registry, offline, &place.observer)?;
     let borrowing = caches.as_ref().map(|caches| caches.borrowing(&place.cache, &place.layout, &place.observer));
     let elsewhere: &dyn Elsewhere = borrowing.as_ref().map_or(&(), |borrowing| borrowing);
     // Until its tags name it, nobody may take what is built for garbage.

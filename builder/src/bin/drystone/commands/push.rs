@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use drystone::push::{self, Outgoing, PushTotals};
-use oci::{Reference, Registry};
+use oci::Reference;
 use serde::Serialize;
 use store::Layout;
 
@@ -38,23 +38,12 @@ pub fn run(arguments: &Push, output: Output) -> Result<(), Failure> {
     let layout = Layout::open(&arguments.layout.layout)?;
     let outgoing = chosen(&layout, arguments)?;
     if arguments.offline {
-        must_be_here(outgoing.iter().map(|image| image.target.registry()))?;
+        registries::must_be_here(outgoing.iter().map(|image| image.target.registry()))?;
     }
     let observer = progress::observer(output);
     let client = push::client(registries::options_with_kept_credentials(&arguments.registry)?, observer.clone())?;
     let totals = online::run(push::push(&client, &layout, &outgoing, observer.as_ref()))?;
     finish(arguments, output, &outgoing, totals, started.elapsed())
-}
-
-/// Fails if one of the registries is not on this machine.
-pub fn must_be_here<'r>(mut registries: impl Iterator<Item = &'r Registry>) -> Result<(), Failure> {
-    match registries.find(|registry| !registry.is_loopback()) {
-        None => Ok(()),
-        Some(registry) => Err(Failure::with_hint(
-            format!("--offline: {registry} is not on this machine"),
-            "push to a registry at a loopback address, or leave --offline out",
-        )),
-    }
 }
 
 fn finish(

@@ -19,7 +19,6 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use crate::args::{Output, Up};
-use crate::commands::push::must_be_here;
 use crate::commands::{build, images};
 use crate::failure::Failure;
 use crate::registries;
@@ -138,7 +137,7 @@ fn outgoing_of(image: &BuiltImage) -> Option<Outgoing> {
 async fn start(arguments: &Up, surroundings: &Surroundings<'_>) -> Result<(Client, Option<Embedded>), Failure> {
     let Surroundings { layout, registry, observer } = surroundings;
     if arguments.build.lock.offline {
-        must_be_here(std::iter::once(*registry))?;
+        registries::must_be_here(std::iter::once(*registry))?;
     }
     let embedded = Embedded::start(registry, layout)?;
     if let Some(embedded) = &embedded {
