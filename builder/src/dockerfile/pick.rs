@@ -1,6 +1,7 @@
 //! What the sources of `COPY` and `ADD` mean: patterns are looked up, links followed, everything is read once and
 //! hashed.
 
+use std::fs::File;
 use std::io;
 
 use content::{Digest, FramedHasher};
@@ -143,7 +144,7 @@ fn one(
     let prefix = if rules.parents { name.clone() } else { ImagePath::root() };
     let mut reader = Reader { shelf, span, rules, parts: &mut parts };
     reader.read(&real, &prefix, &ImagePath::root(), item)?;
-    let unpacks = rules.unpack && !is_directory && is_archive(shelf, &real, span)?;
+    let unpacks = rules.unpack && !is_directory && is_archive(&|| shelf.open(&real), &real.to_string(), span)?;
     let name = if rules.parents { ImagePath::root() } else { name };
     Ok(Some(Picked { name, parts, unpacks }))
 }
@@ -232,18 +233,11 @@ impl Reader<'_> {
 
 /// Whether a file is a tar, in whatever compression. Such a file is read to its end, so that nothing is found out
 /// about it when half of it is in an image.
-fn is_archive(shelf: &dyn Shelf, path: &ImagePath, span: &Span) -> Result<bool, BuildError> {
-    let mut first = shelf.open(path)?;
-    let size = first.metadata()?.len();
-    let mut head = [0; 3];
-    let length = io::Read::read(&mut first, &mut head)?;
-    if &head[..length] == b"BZh" {
-        let title = format!("`{path}` is compressed by bzip2, which is not unpacked here");
-        return Err(BuildError::at(span, title, "compress it by gzip, xz or zstd, or copy it and unpack it with RUN"));
-    }
+pub fn is_archive(open: &dyn Fn() -> io::Result<File>, path: &str, span: &Span) -> Result<bool, BuildError> {
+    let size = open()?.metadata()?.len();
     let mut seen = false;
     let read = |seen: &mut bool| -> io::Result<()> {
-        let mut tar = Bounded::archive(decompress(shelf.open(path)?)?, size);
+        let mut tar = Bounded::archive(decompress(open()?)?, size);
         layer::read::entries(&mut tar, |_, _| {
             *seen = true;
             Ok(())

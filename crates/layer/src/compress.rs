@@ -146,7 +146,7 @@ impl<W: Write> Write for BlockWriter<W> {
 /// What an xz decoder may allocate; a header may ask for gigabytes. `xz -9` needs 65 MiB.
 const XZ_MEMORY: u64 = 128 << 20;
 
-/// Reads a layer or another archive as it is stored, whatever its compression (gzip, zstd, xz or none), which its first
+/// Reads a layer or another archive as it is stored, whatever its compression (gzip, zstd, xz, bzip2 or none), which its first
 /// bytes tell.
 pub fn decompress<'a>(mut stored: impl Read + Send + 'a) -> io::Result<Box<dyn Read + Send + 'a>> {
     let mut magic = Vec::with_capacity(6);
@@ -163,6 +163,11 @@ pub fn decompress<'a>(mut stored: impl Read + Send + 'a) -> io::Result<Box<dyn R
             let stream = liblzma::stream::Stream::new_stream_decoder(XZ_MEMORY, liblzma::stream::CONCATENATED)?;
             let buffered = io::BufReader::with_capacity(1 << 16, whole);
             Box::new(liblzma::bufread::XzDecoder::new_stream(buffered, stream))
+        }
+        // Its blocks have at most 900 kB, so that a header cannot ask for much memory.
+        [b'B', b'Z', b'h', b'1'..=b'9', ..] => {
+            let buffered = io::BufReader::with_capacity(1 << 16, whole);
+            Box::new(bzip2::bufread::MultiBzDecoder::new(buffered))
         }
         _ => Box::new(whole),
     })
@@ -193,6 +198,24 @@ mod tests {
             decompress(&stored[..]).unwrap().read_to_end(&mut back).unwrap();
             assert!(back == input, "{compression}");
         }
+    }
+
+    #[test]
+    fn bzip2_is_read_to_the_end_of_its_last_stream() {
+        let input = input();
+        let (first, second) = input.split_at(input.len() / 3);
+        let mut stored = Vec::new();
+        for part in [first, second] {
+            bzip2::read::BzEncoder::new(part, bzip2::Compression::fast()).read_to_end(&mut stored).unwrap();
+        }
+        let mut back = Vec::new();
+        decompress(&stored[..]).unwrap().read_to_end(&mut back).unwrap();
+        assert!(back == input);
+        // What only begins like one is itself.
+        let mut back = Vec::new();
+        decompress(&b"BZhello"[..]).unwrap().read_to_end(&mut back).unwrap();
+        assert_eq!(back, b"BZhello");
+        assert!(decompress(&stored[..stored.len() - 9]).unwrap().read_to_end(&mut Vec::new()).is_err());
     }
 
     #[test]
