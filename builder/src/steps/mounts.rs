@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{BufReader, BufWriter, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use content::{Digest, FramedHasher};
 use layer::record::{Attributes, Owners, Sidecar, TreeDir};
@@ -157,8 +157,11 @@ impl<'a> Mounts<'a> {
         for mount in &self.mounts {
             let (source, read_only) = match &mount.kind {
                 Kind::Cache { id } => (place.kept(id)?.into(), false),
-                Kind::Secret(name) => (MountSource::File(place.secrets.get(name)?.clone()), true),
-                Kind::Memory => (MountSource::Memory, false),
+                Kind::Secret(name) => {
+                    let content = place.secrets.get(name)?.clone();
+                    (MountSource::File { content, mode: 0o400, owner: None }, true)
+                }
+                Kind::Memory => (MountSource::Memory { size: None }, false),
                 Kind::Bind(files) => {
                     let (scratch, source) = place.copy(files)?;
                     ready._copies.push(scratch);
@@ -224,16 +227,31 @@ pub fn copy_of(
     write: impl FnOnce(&mut dyn Write) -> Result<u64, BuildError>,
 ) -> Result<(ScratchDir, MountSource), BuildError> {
     let scratch = cache.scratch_dir()?;
+    let source = copy_into(&scratch, &scratch.path().join("tree"), owners, write)?;
+    Ok((scratch, source.into()))
+}
+
+/// The same as a new tree at `place`, with help of a directory for a while. Gives where the copy is in it.
+pub fn copy_into(
+    scratch: &ScratchDir,
+    place: &Path,
+    owners: Owners,
+    write: impl FnOnce(&mut dyn Write) -> Result<u64, BuildError>,
+) -> Result<PathBuf, BuildError> {
     let archive = scratch.path().join("tar");
     let mut tar = BufWriter::new(File::create_new(&archive)?);
     write(&mut tar)?;
     tar.write_all(&END_OF_ARCHIVE)?;
     tar.flush()?;
-    let tree = TreeDir::create(scratch.path().join("tree"))?;
+    let tree = TreeDir::create(place)?;
     let mut unpacker = Unpacker::new(&tree, &[], owners)?;
     layer::read::entries(BufReader::new(File::open(&archive)?), |entry, content| unpacker.apply(&entry, content))?;
     unpacker.finish()?;
     fs::remove_file(&archive)?;
-    let source = tree.root().join(SHOWN.trim_start_matches('/')).into();
-    Ok((scratch, source))
+    Ok(shown_in(&tree))
+}
+
+/// Where a copy is in a tree that has one.
+pub fn shown_in(tree: &TreeDir) -> PathBuf {
+    tree.root().join(SHOWN.trim_start_matches('/'))
 }

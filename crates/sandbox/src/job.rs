@@ -75,9 +75,19 @@ pub enum MountSource {
     /// A directory or file of this machine.
     Path(PathBuf),
     /// An empty directory in memory, into which everybody may write.
-    Memory,
-    /// A file in memory with these bytes, which the command's user may read and nobody else. It is never on a disk.
-    File(Hidden),
+    Memory {
+        /// How many bytes it may hold, where there are such file systems; by default half of the machine's memory.
+        size: Option<u64>,
+    },
+    /// A file in memory, which is never on a disk.
+    File {
+        /// What is in it.
+        content: Hidden,
+        /// Who may do what with it. It is read-only in any case.
+        mode: u32,
+        /// Whose it is; the command's user's, if nobody is named.
+        owner: Option<(u32, u32)>,
+    },
 }
 
 /// Bytes that debug output does not show, since they may be a secret.

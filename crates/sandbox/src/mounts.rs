@@ -35,7 +35,7 @@ pub(crate) fn set_up(plan: &Plan) -> Result<(), Failure> {
     devices(&root, plan.has_groups).map_err(at(Step::Devices))?;
     proc(&root).map_err(at(Step::Proc))?;
     // What a machine shows in /sys differs from machine to machine. Inside it is there, and empty.
-    let sys = memory(c"0555", NO_SETUID | NO_DEVICES | NO_PROGRAMS | READ_ONLY).map_err(at(Step::Sys))?;
+    let sys = memory(c"0555", None, NO_SETUID | NO_DEVICES | NO_PROGRAMS | READ_ONLY).map_err(at(Step::Sys))?;
     place(&sys, &root, c"sys").map_err(at(Step::Sys))?;
     for (index, planned) in (0..).zip(&plan.mounts) {
         let named = |errno| Failure { step: Step::Mount, index, errno };
@@ -55,7 +55,7 @@ fn layers(plan: &Plan) -> Result<OwnedFd, Errno> {
 }
 
 fn devices(root: &OwnedFd, has_groups: bool) -> Result<(), Errno> {
-    let dev = memory(c"0755", NO_SETUID | NO_DEVICES | NO_PROGRAMS)?;
+    let dev = memory(c"0755", None, NO_SETUID | NO_DEVICES | NO_PROGRAMS)?;
     place(&dev, root, c"dev")?;
     let nodes = [
         (c"/dev/null", c"null"),
@@ -75,7 +75,7 @@ fn devices(root: &OwnedFd, has_groups: bool) -> Result<(), Errno> {
     }
     terminals(&dev, has_groups)?;
     rustix::fs::mkdirat(&dev, c"shm", Mode::RWXU)?;
-    place(&memory(c"1777", NO_SETUID | NO_DEVICES | NO_PROGRAMS)?, &dev, c"shm")?;
+    place(&memory(c"1777", None, NO_SETUID | NO_DEVICES | NO_PROGRAMS)?, &dev, c"shm")?;
     let links = [
         (c"pts/ptmx", c"ptmx"),
         (c"/proc/self/fd", c"fd"),
@@ -138,7 +138,7 @@ fn proc(root: &OwnedFd) -> Result<(), Errno> {
         let mask = match rustix::fs::statat(&proc, name, AtFlags::SYMLINK_NOFOLLOW) {
             Err(Errno::NOENT) => continue,
             stat if FileType::from_raw_mode(stat?.st_mode) == FileType::Directory => {
-                memory(c"0555", NO_SETUID | NO_DEVICES | NO_PROGRAMS | READ_ONLY)?
+                memory(c"0555", None, NO_SETUID | NO_DEVICES | NO_PROGRAMS | READ_ONLY)?
             }
             _ => copy_of(CWD, c"/dev/null")?,
         };
@@ -155,15 +155,17 @@ fn wanted(root: &OwnedFd, planned: &PlannedMount) -> Result<(), Errno> {
             sys::set_mount_attributes(source.as_fd(), read_only | NO_SETUID | NO_DEVICES, true)?;
             source
         }
-        PlannedSource::Memory => memory(c"1777", read_only | NO_SETUID | NO_DEVICES)?,
-        PlannedSource::File { content, owner, record } => file_in_memory(content.reveal(), *owner, record)?,
+        PlannedSource::Memory { size } => memory(c"1777", size.as_deref(), read_only | NO_SETUID | NO_DEVICES)?,
+        PlannedSource::File { content, mode, owner, record } => {
+            file_in_memory(content.reveal(), *mode, *owner, record)?
+        }
     };
     place(&source, root, &planned.target)
 }
 
 /// A file of a file system in memory that has nothing else in it. It is read-only to everybody.
-fn file_in_memory(content: &[u8], owner: Option<(Uid, Gid)>, record: &[u8]) -> Result<OwnedFd, Errno> {
-    let directory = memory(c"0755", NO_SETUID | NO_DEVICES | NO_PROGRAMS)?;
+fn file_in_memory(content: &[u8], mode: Mode, owner: Option<(Uid, Gid)>, record: &[u8]) -> Result<OwnedFd, Errno> {
+    let directory = memory(c"0755", None, NO_SETUID | NO_DEVICES | NO_PROGRAMS)?;
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
     let file = rustix::fs::openat(&directory, c"file", flags, Mode::RUSR)?;
     let mut rest = content;
@@ -177,6 +179,8 @@ fn file_in_memory(content: &[u8], owner: Option<(Uid, Gid)>, record: &[u8]) -> R
         // all the same.
         None => drop(rustix::fs::fsetxattr(&file, RECORD_XATTR, record, XattrFlags::empty())),
     }
+    // After the owner, whose change would take bits away.
+    rustix::fs::fchmod(&file, mode)?;
     // A single file can be mounted elsewhere only from where it is seen. Here that is the stage, which is left when
     // the layers become the root.
     move_mount(&directory, c"", CWD, MEMORY, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
@@ -186,9 +190,12 @@ fn file_in_memory(content: &[u8], owner: Option<(Uid, Gid)>, record: &[u8]) -> R
 }
 
 /// A file system in memory that is mounted nowhere yet.
-fn memory(mode: &CStr, flags: u64) -> Result<OwnedFd, Errno> {
+fn memory(mode: &CStr, size: Option<&CStr>, flags: u64) -> Result<OwnedFd, Errno> {
     let context = fsopen(c"tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
     fsconfig_set_string(&context, c"mode", mode)?;
+    if let Some(size) = size {
+        fsconfig_set_string(&context, c"size", size)?;
+    }
     // What is in memory should not get to a disk when memory is short. Linux 6.4 can do that, for real root.
     let _ = fsconfig_set_flag(&context, c"noswap");
     fsconfig_create(&context)?;

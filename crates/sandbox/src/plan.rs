@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use layer::record::Record;
 use libc::sock_filter;
-use rustix::fs::{Gid, Uid};
+use rustix::fs::{Gid, Mode, Uid};
 use rustix::process::Rlimit;
 
 use crate::filter;
@@ -43,11 +43,14 @@ pub(crate) struct PlannedMount {
 /// What is mounted.
 pub(crate) enum PlannedSource {
     Path(CString),
-    /// An empty directory in memory.
-    Memory,
+    /// An empty directory in memory, of so many bytes at most.
+    Memory {
+        size: Option<CString>,
+    },
     /// A file in memory.
     File {
         content: Hidden,
+        mode: Mode,
         /// Whom it is given to; none where only one id exists.
         owner: Option<(Uid, Gid)>,
         /// What tells the supervisor whose it is.
@@ -161,12 +164,18 @@ impl PlannedMount {
     fn new(mount: &StagedMount, user: &User, supervised: bool) -> Result<Self, RunError> {
         let source = match &mount.source {
             MountSource::Path(path) => PlannedSource::Path(c_string(path.as_os_str())?),
-            MountSource::Memory => PlannedSource::Memory,
-            MountSource::File(content) => PlannedSource::File {
-                content: content.clone(),
-                owner: (!supervised).then(|| (Uid::from_raw(user.uid), Gid::from_raw(user.gid))),
-                record: Record { uid: user.uid, gid: user.gid, ..Record::default() }.encode(),
-            },
+            MountSource::Memory { size } => {
+                PlannedSource::Memory { size: size.map(|size| c_string(OsStr::new(&size.to_string()))).transpose()? }
+            }
+            MountSource::File { content, mode, owner } => {
+                let (uid, gid) = owner.unwrap_or((user.uid, user.gid));
+                PlannedSource::File {
+                    content: content.clone(),
+                    mode: Mode::from_raw_mode(mode & 0o7777),
+                    owner: (!supervised).then(|| (Uid::from_raw(uid), Gid::from_raw(gid))),
+                    record: Record { uid, gid, ..Record::default() }.encode(),
+                }
+            }
         };
         let target = c_string(mount.target.as_path().as_os_str())?;
         Ok(Self { source, target, read_only: mount.read_only })

@@ -122,12 +122,12 @@ impl Stage {
         use std::os::unix::ffi::OsStrExt;
         let source = match &mount.source {
             MountSource::Path(path) => MountSource::Path(fs::canonicalize(path)?),
-            inside @ (MountSource::Memory | MountSource::File(_)) => inside.clone(),
+            inside @ (MountSource::Memory { .. } | MountSource::File { .. }) => inside.clone(),
         };
         let is_directory = match &source {
             MountSource::Path(path) => path.is_dir(),
-            MountSource::Memory => true,
-            MountSource::File(_) => false,
+            MountSource::Memory { .. } => true,
+            MountSource::File { .. } => false,
         };
         // The stage is a tree of its own: its `root` is the skeleton.
         let mut trees = vec![TreeDir::new(&self.directory)];

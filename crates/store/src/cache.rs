@@ -208,6 +208,18 @@ impl Cache {
         KeyLock::acquire(path.clone(), on_wait).map_err(StoreError::io("lock", &path))
     }
 
+    /// Takes the lock of this entry if nobody has it.
+    pub fn try_lock(&self, area: Area, key: CacheKey) -> Result<Option<KeyLock>, StoreError> {
+        let path = self.root.join("locks").join(format!("{}-{}", area.directory(), key.hex()));
+        KeyLock::try_acquire(path.clone()).map_err(StoreError::io("lock", &path))
+    }
+
+    /// Waits until nobody has this entry alone, and keeps away whoever wants to.
+    pub fn lock_together(&self, area: Area, key: CacheKey) -> Result<KeyLock, StoreError> {
+        let path = self.root.join("locks").join(format!("{}-{}", area.directory(), key.hex()));
+        KeyLock::acquire_together(path.clone()).map_err(StoreError::io("lock", &path))
+    }
+
     /// The directory that commands keep under this key. If it is not there it is made: `fill` is called with a place
     /// where it makes it. Whoever calls this holds the lock of the key.
     pub fn kept_directory(

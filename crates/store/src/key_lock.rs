@@ -8,8 +8,15 @@ use std::path::{Path, PathBuf};
 /// Held while something is made, so that nobody makes it twice. Ends when dropped, or with the process.
 pub struct KeyLock {
     path: PathBuf,
-    /// Held, never read.
-    _file: File,
+    file: File,
+    hold: Hold,
+}
+
+/// Who else may hold a lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Hold {
+    Alone,
+    Together,
 }
 
 impl KeyLock {
@@ -17,7 +24,7 @@ impl KeyLock {
     pub(crate) fn acquire(path: PathBuf, on_wait: &mut dyn FnMut()) -> io::Result<Self> {
         let mut said = false;
         loop {
-            let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path)?;
+            let file = open(&path)?;
             match file.try_lock() {
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) => {
@@ -31,10 +38,38 @@ impl KeyLock {
             }
             // The one before us removed the file when it was done; then what we locked is nobody's any more.
             if is_at(&file, &path)? {
-                return Ok(Self { path, _file: file });
+                return Ok(Self { path, file, hold: Hold::Alone });
             }
         }
     }
+
+    /// Takes the lock if nobody has it.
+    pub(crate) fn try_acquire(path: PathBuf) -> io::Result<Option<Self>> {
+        loop {
+            let file = open(&path)?;
+            match file.try_lock() {
+                Ok(()) if is_at(&file, &path)? => return Ok(Some(Self { path, file, hold: Hold::Alone })),
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => return Ok(None),
+                Err(TryLockError::Error(error)) => return Err(error),
+            }
+        }
+    }
+
+    /// Waits until nobody has the lock alone. Others may have it in this way at the same time.
+    pub(crate) fn acquire_together(path: PathBuf) -> io::Result<Self> {
+        loop {
+            let file = open(&path)?;
+            file.lock_shared()?;
+            if is_at(&file, &path)? {
+                return Ok(Self { path, file, hold: Hold::Together });
+            }
+        }
+    }
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)
 }
 
 fn is_at(file: &File, path: &Path) -> io::Result<bool> {
@@ -48,7 +83,10 @@ fn is_at(file: &File, path: &Path) -> io::Result<bool> {
 
 impl Drop for KeyLock {
     fn drop(&mut self) {
-        let _ = fs::remove_file(&self.path);
+        // While others have it too, the file is theirs: who came anew would lock another one.
+        if self.hold == Hold::Alone || self.file.try_lock().is_ok() {
+            let _ = fs::remove_file(&self.path);
+        }
     }
 }
 
@@ -57,6 +95,22 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
+
+    #[test]
+    fn those_who_share_a_lock_keep_out_who_wants_it_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("lock");
+        let first = KeyLock::acquire_together(path.clone()).unwrap();
+        let second = KeyLock::acquire_together(path.clone()).unwrap();
+        assert!(KeyLock::try_acquire(path.clone()).unwrap().is_none());
+        drop(first);
+        assert!(KeyLock::try_acquire(path.clone()).unwrap().is_none(), "one of them is left");
+        drop(second);
+        let alone = KeyLock::try_acquire(path.clone()).unwrap();
+        assert!(alone.is_some() && KeyLock::try_acquire(path.clone()).unwrap().is_none());
+        drop(alone);
+        assert!(!path.exists());
+    }
 
     #[test]
     fn only_one_holds_the_lock_and_the_others_say_that_they_wait() {

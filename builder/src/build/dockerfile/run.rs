@@ -131,6 +131,7 @@ impl<'b> StageBuild<'b> {
 
     fn surroundings(&self, run: &Run) -> Result<Surroundings<'b>, BuildError> {
         let mut all = Surroundings { mounts: Vec::new(), hidden: Vec::new() };
+        let mut agents = 0;
         for flag in &run.mounts {
             let mount = flag.resolve(&self.scope).map_err(BuildError::Spec)?;
             let span = flag.span();
@@ -157,11 +158,12 @@ impl<'b> StageBuild<'b> {
                     all.mounts.push(Mount::bind(shelf, &mount, target, span)?);
                 }
                 MountType::Cache => {
-                    if mount.from.is_some() {
-                        let title = "a cache that begins with files of an image is not known here";
-                        return Err(BuildError::at(span, title, "leave `from` out, or copy the files in the command"));
-                    }
-                    all.mounts.push(Mount::cache(&mount, PathBuf::from(target.unwrap_or_default())));
+                    let target = PathBuf::from(target.unwrap_or_default());
+                    let shelf: Option<Box<dyn Shelf + 'b>> = match &mount.from {
+                        Some(from) => Some(self.shelf_of(&self.layers_from(from, span)?)?),
+                        None => None,
+                    };
+                    all.mounts.push(Mount::cache(&mount, target, shelf, span)?);
                 }
                 MountType::Tmpfs => all.mounts.push(Mount::memory(&mount, PathBuf::from(target.unwrap_or_default()))),
                 MountType::Secret => {
@@ -177,8 +179,9 @@ impl<'b> StageBuild<'b> {
                         all.hidden.push((name.clone(), text));
                     }
                     if mount.env.is_none() || target.is_some() {
-                        let target = target.unwrap_or_else(|| format!("{SECRETS}/{id}"));
-                        all.mounts.push(Mount::secret(value.clone(), target.into()));
+                        let name = id.rsplit('/').next().unwrap_or_default();
+                        let target = target.unwrap_or_else(|| format!("{SECRETS}/{name}"));
+                        all.mounts.push(Mount::secret(value.clone(), &mount, target.into()));
                     }
                 }
                 MountType::Ssh => {
@@ -190,9 +193,9 @@ impl<'b> StageBuild<'b> {
                         }
                         continue;
                     };
-                    let number = all.hidden.iter().filter(|(name, _)| name == "SSH_AUTH_SOCK").count();
-                    let target = target.unwrap_or_else(|| format!("{AGENTS}.{number}"));
-                    if number == 0 {
+                    let target = target.unwrap_or_else(|| format!("{AGENTS}.{agents}"));
+                    agents += 1;
+                    if agents == 1 {
                         all.hidden.push(("SSH_AUTH_SOCK".to_owned(), target.clone()));
                     }
                     all.mounts.push(Mount::agent(socket.clone(), target.into()));

@@ -216,12 +216,12 @@ fn put(job: &Job, source: MountSource, at: &Path) -> io::Result<Source> {
     // A mount may cover another one.
     remove(at).or_else(|_| fs::remove_file(at))?;
     Ok(match source {
-        MountSource::Memory => {
+        MountSource::Memory { .. } => {
             make_plain_directory(at)?;
             Source::Memory
         }
         // It may not touch a disk, and there is no other place.
-        MountSource::File(_) => {
+        MountSource::File { .. } => {
             let text = "the sandbox `chroot` has no file system in memory for it; take another one for secrets";
             return Err(io::Error::new(io::ErrorKind::Unsupported, text));
         }

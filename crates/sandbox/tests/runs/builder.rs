@@ -148,8 +148,8 @@ fn user(text: &str) -> User {
 fn mount(text: &str) -> Mount {
     let parts: Vec<&str> = text.split(':').collect();
     let source = match (parts[0], parts[0].strip_prefix("hidden=")) {
-        ("memory", _) => MountSource::Memory,
-        (_, Some(text)) => MountSource::File(Hidden::new(text.as_bytes())),
+        ("memory", _) => MountSource::Memory { size: None },
+        (_, Some(text)) => MountSource::File { content: Hidden::new(text.as_bytes()), mode: 0o400, owner: None },
         (path, None) => PathBuf::from(path).into(),
     };
     Mount { source, target: parts[1].into(), read_only: parts.get(2) == Some(&"ro") }
