@@ -1,6 +1,7 @@
 //! Builds images from Dockerfiles, with the same steps, sandbox, cache and layers as those from specs.
 //!
 //! - [`context`], [`image_shelf`]: where files are taken from, both of them a [`shelf`]
+//! - [`git`]: repositories to add, or to be a context
 //! - [`needs`]: which stages have to be built, and in which order
 //! - [`settings`]: instructions that change the configuration
 //! - [`mod@pick`], [`place`]: what `COPY` and `ADD` mean
@@ -8,6 +9,7 @@
 //! - `build/dockerfile.rs` does it, step by step
 
 pub mod context;
+pub mod git;
 pub mod image_shelf;
 pub mod mounts;
 pub mod needs;

@@ -10,7 +10,7 @@ use super::with_base;
 use crate::support::family::{Bench, read_json};
 use crate::support::program::{Background, eventually, free_port, run};
 
-fn context(bench: &Bench, files: &[(&str, &str)]) {
+pub fn context(bench: &Bench, files: &[(&str, &str)]) {
     for (name, text) in files {
         let path = bench.at("context").join(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -23,7 +23,7 @@ fn config(bench: &Bench, image: &str) -> Value {
 }
 
 /// A build's steps with whether each was cached.
-fn steps(bench: &Bench, more: &[&str]) -> Vec<(String, bool)> {
+pub fn steps(bench: &Bench, more: &[&str]) -> Vec<(String, bool)> {
     let build = ["build", "-t", "test", "--metadata-file", "metadata.json", "context"];
     run(bench.drystone().args(build).args(more)).success();
     let metadata = read_json(&bench.at("metadata.json"));
@@ -217,6 +217,81 @@ fn kanikos_flags_push_to_a_registry_and_write_its_files() {
     assert!(bench.at("app.tar").is_file() && bench.at("app-oci/index.json").is_file());
     run(bench.drystone().args(["executor", "--context", "context"])).failure(2, &["--destination", "--no-push"]);
     run(bench.drystone().args(["executor", "--context", "context", "--no-push"])).success();
+    // A runner that has built nothing takes the steps from the repository for them.
+    let cache = format!("{address}/team/cache");
+    let with_cache = ["--no-push", "--cache=true", "--cache-repo", &cache, "--metadata-file", "metadata.json"];
+    let built_with = |more: &[&str]| {
+        let mut build = bench.drystone();
+        build.args(["executor", "--context", "context", "--build-arg", "X=2"]).args(with_cache).args(more);
+        run(&mut build).success();
+        let metadata = read_json(&bench.at("metadata.json"));
+        let steps = metadata["images"][0]["steps"].as_array().unwrap().clone();
+        steps.iter().find(|step| step["kind"] == "run").unwrap()["cached"].clone()
+    };
+    assert_eq!(built_with(&["--no-push-cache"]), false);
+    assert_eq!(built_with(&["--cache-dir", "second"]), false, "nothing was stored");
+    assert_eq!(built_with(&["--cache-dir", "third"]), true, "the second has stored it");
     // docker's way to push, from another layout: the base comes from the registry.
     run(bench.drystone().args(["build", "-t", &destination, "--push", "context"])).success();
+}
+
+#[test]
+fn a_linked_copy_is_not_made_again_over_another_base() {
+    let bench = with_base();
+    let with_version = |version: &str| {
+        let below = format!("FROM base\nRUN echo {version} > /version && ln -s /elsewhere /link\n");
+        let dockerfile =
+            format!("{below}COPY --link --chown=7:8 a /link/a\nADD --link a /plain\nRUN cat /link/a /plain > /seen\n");
+        context(&bench, &[("Dockerfile", &dockerfile), ("a", "one")]);
+    };
+    let kinds = |steps: Vec<(String, bool)>| steps.into_iter().map(|step| step.1).collect::<Vec<_>>();
+    with_version("1");
+    assert_eq!(kinds(steps(&bench, &[])), [false, false, false, false]);
+    let layers = |place: usize| bench.manifest("test")["layers"].as_array().unwrap()[place].clone();
+    let count = bench.manifest("test")["layers"].as_array().unwrap().len();
+    let linked = [layers(count - 3), layers(count - 2)];
+    with_version("2");
+    assert_eq!(kinds(steps(&bench, &[])), [false, true, true, false], "the base is another one, and what is on both");
+    assert_eq!([layers(count - 3), layers(count - 2)], linked);
+    // A link on the way is not followed: a directory takes its place.
+    assert!(bench.file("test", "link/a").is_some() && bench.file("test", "elsewhere/a").is_none());
+    with_version("2");
+    context(&bench, &[("a", "two")]);
+    assert_eq!(kinds(steps(&bench, &[])), [true, false, false, false]);
+}
+
+#[test]
+fn caches_begin_with_files_of_a_stage_and_sizes_and_owners_of_mounts_are_as_written() {
+    let bench = with_base();
+    fs::write(bench.at("token"), "secret-value").unwrap();
+    let dockerfile = "\
+FROM base AS seed
+RUN mkdir -p /seed/sub && echo planted > /seed/sub/file
+FROM base
+RUN --mount=type=cache,target=/c,from=seed,source=/seed cp /c/sub/file /first && rm /c/sub/file
+RUN --mount=type=cache,target=/c,from=seed,source=/seed test ! -e /c/sub/file && echo kept > /second
+RUN --mount=type=tmpfs,target=/m,size=1m ! dd if=/dev/zero of=/m/x bs=64k count=32 2>/dev/null
+RUN --mount=type=tmpfs,target=/m,size=4m dd if=/dev/zero of=/m/x bs=64k count=32 2>/dev/null
+RUN --mount=type=secret,id=token test \"$(stat -c '%a %u %g' /run/secrets/token)\" = '400 0 0'
+RUN --mount=type=secret,id=token,mode=0444,uid=7,gid=8 test \"$(stat -c '%a %u %g' /run/secrets/token)\" = '444 7 8'
+RUN --mount=type=secret,id=token,env=TOKEN test -n \"$TOKEN\" && test ! -e /run/secrets/token
+RUN --security=sandbox true
+";
+    context(&bench, &[("Dockerfile", dockerfile)]);
+    run(bench.drystone().args(["build", "-t", "test", "--secret", "id=token,src=token", "context"])).success();
+    assert_eq!(bench.file("test", "first").as_deref(), Some("planted\n"));
+    assert_eq!(bench.file("test", "second").as_deref(), Some("kept\n"));
+}
+
+#[test]
+fn what_is_set_for_another_builder_is_kept_to() {
+    let bench = with_base();
+    context(&bench, &[("Dockerfile", "# check=error=true\nfrom base AS x\nRUN true\n")]);
+    let built = run(bench.drystone().args(["build", "-t", "test", "context"]));
+    built.failure(2, &["Dockerfile:2:1", "check=error=true"]);
+    context(&bench, &[("Dockerfile", "# check=error=true\nFROM base\nRUN echo x > /x\n")]);
+    let date = ["--build-arg", "SOURCE_DATE_EPOCH=86400", "--build-arg", "BUILDKIT_INLINE_CACHE=1"];
+    let built = run(bench.drystone().args(["build", "-t", "test", "context"]).args(date)).success();
+    assert!(!built.stderr.contains("no ARG"), "{}", built.stderr);
+    assert_eq!(config(&bench, "test")["created"], "1970-01-02T00:00:00Z");
 }

@@ -22,6 +22,7 @@
 mod errors;
 mod family;
 mod flags;
+mod git;
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};

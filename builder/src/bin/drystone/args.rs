@@ -16,7 +16,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use drystone::listing::LabelFilter;
 use drystone::sbom;
 use layer::compress::Compression;
-use oci::Registry;
+use oci::{Reference, Registry};
 use registry_client::LoginScope;
 use sandbox::Choice;
 
@@ -537,9 +537,14 @@ pub struct Executor {
     /// Take the results of steps from the cache
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false, action = ArgAction::Set, value_name = "BOOL")]
     pub cache: bool,
-    /// Understood and noted: steps are kept in --cache-dir
+    /// With --cache, take the results of steps from this repository too, and store them there
+    ///
+    /// As `--cache-from` and `--cache-to` of `build`. Without a tag, its tag is `cache`.
     #[arg(long, value_name = "REFERENCE")]
-    pub cache_repo: Option<String>,
+    pub cache_repo: Option<Reference>,
+    /// With --cache-repo, store nothing there
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false, action = ArgAction::Set, value_name = "BOOL")]
+    pub no_push_cache: bool,
     /// Understood: what is kept does not get old
     #[arg(long, value_name = "DURATION", hide = true)]
     pub cache_ttl: Option<String>,
@@ -583,8 +588,6 @@ pub struct Understood {
     force: Option<bool>,
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", hide = true)]
     use_new_run: Option<bool>,
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", hide = true)]
-    no_push_cache: Option<bool>,
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", hide = true)]
     skip_unused_stages: Option<bool>,
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", hide = true)]

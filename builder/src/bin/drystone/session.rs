@@ -292,6 +292,11 @@ impl Workplace {
         Ok(self)
     }
 
+    /// The secrets of the command line.
+    pub fn secrets(&self) -> &Secrets {
+        &self.secrets
+    }
+
     /// A builder for what lies in `directory`.
     pub fn builder<'a>(
         &'a self,
@@ -739,7 +744,14 @@ pub fn cache_directory(given: Option<&Path>) -> Result<PathBuf, Failure> {
 #[expect(clippy::disallowed_methods, reason = "this is the command line")]
 fn source_date_epoch() -> Result<Option<i64>, Failure> {
     let Some(value) = std::env::var_os("SOURCE_DATE_EPOCH").filter(|value| !value.is_empty()) else { return Ok(None) };
-    let text = value.to_string_lossy();
+    epoch_of(&value.to_string_lossy())
+}
+
+/// A date of images, as `SOURCE_DATE_EPOCH` has it; none if it says nothing.
+pub fn epoch_of(text: &str) -> Result<Option<i64>, Failure> {
+    if text.is_empty() {
+        return Ok(None);
+    }
     let epoch = text.parse().ok().filter(|epoch| (0..=253_402_300_799).contains(epoch));
     let wrong = || Failure::Usage(format!("SOURCE_DATE_EPOCH is `{text}`: expected seconds since 1970"));
     epoch.map(Some).ok_or_else(wrong)

@@ -8,16 +8,18 @@ use layer::entry::{ImagePath, Metadata};
 use layer::view::View;
 use spec::dockerfile::{Add, Copy, IgnoreRules, Instruction, Source, Transfer};
 use spec::{Located, Span};
-use store::Area;
+use store::{Area, ScratchDir};
 use url::Url;
 
 use super::stage::StageBuild;
 use crate::accounts::Ids;
 use crate::build::step::StepRecord;
+use crate::dockerfile::context::Context;
+use crate::dockerfile::git::{Authorization, Git, GitAddress, is_part_of_id};
 use crate::dockerfile::pick::{self, Body, Part, Picked, Rules, pick};
 use crate::dockerfile::place::{Destination, Mode, Placing};
 use crate::dockerfile::settings::text;
-use crate::dockerfile::shelf::{Item, ItemKind, Shelf};
+use crate::dockerfile::shelf::{Item, ItemKind, Shelf, path_of};
 use crate::error::BuildError;
 use crate::fetch::FetchError;
 use crate::image::Layer;
@@ -42,14 +44,29 @@ struct Asked {
     /// As written: names what the two above come to.
     permissions: String,
     parents: bool,
-    unpack: bool,
+    /// Whether the layer is the same whatever is below it.
+    link: bool,
+    /// Whether archives are unpacked; none for those of the context only.
+    unpack: Option<bool>,
     checksum: Option<Located<String>>,
 }
 
 enum AskedSource {
     Path(String),
     Address(Url),
-    Text { name: String, text: String },
+    /// A commit of a repository.
+    Repository(Repository),
+    Text {
+        name: String,
+        text: String,
+    },
+}
+
+/// A repository whose commit is known.
+struct Repository {
+    address: GitAddress,
+    commit: String,
+    keeps_git: bool,
 }
 
 impl<'b> StageBuild<'b> {
@@ -69,12 +86,13 @@ impl<'b> StageBuild<'b> {
 
     pub(super) fn add(&mut self, add: &Add, instruction: &Instruction) -> Result<(), BuildError> {
         let mut asked = self.asked(&add.transfer, true, instruction)?;
-        asked.unpack = add.unpack != Some(false);
+        asked.unpack = add.unpack;
         asked.checksum = add
             .checksum
             .as_ref()
             .map(|sum| Ok::<_, BuildError>(Located::new(text(&self.scope, sum)?, sum.span.clone())))
             .transpose()?;
+        self.find_commits(&mut asked, add)?;
         self.transfer(&asked, &From::Context, instruction)
     }
 
@@ -137,14 +155,17 @@ impl<'b> StageBuild<'b> {
             mode,
             permissions: format!("{} {}", written(&chown), written(&chmod)),
             parents: false,
-            unpack: false,
+            link: transfer.link,
+            unpack: Some(false),
             checksum: None,
         })
     }
 
     fn transfer(&mut self, asked: &Asked, from: &From, instruction: &Instruction) -> Result<(), BuildError> {
-        // What was taken from an image need not be read to know what it was.
+        // What was taken from an image or a commit need not be read to know what it was.
+        let is_commit = |(source, _): &(AskedSource, Span)| matches!(source, AskedSource::Repository(_));
         let memory = match from {
+            From::Context if asked.sources.iter().all(is_commit) => Some(memory_key(asked, &[])),
             From::Context => None,
             From::Image(layers) => Some(memory_key(asked, layers)),
         };
@@ -165,22 +186,30 @@ impl<'b> StageBuild<'b> {
                 key
             }
         };
+        // What is linked is made over nothing: no link on the way to its destination is followed, and what others make
+        // of the image below changes neither its layer nor its key.
+        let nothing = asked.link.then(|| self.builder.nothing());
+        // An account may have another number in another image.
+        let owner = asked.owner.as_ref().filter(|_| asked.link).map(|owner| format!("{}:{}", owner.uid, owner.gid));
         let key = self
             .builder
-            .key("copy 1", &self.state)
+            .key("copy 1", nothing.as_ref().unwrap_or(&self.state))
             .field("picked", key.as_bytes())
             .field("target", &asked.target)
             .field("workdir", self.workdir_now())
             .field("permissions", &asked.permissions)
+            .list("owner", owner)
             .finish();
         let workdir = self.workdir_now().to_owned();
         let (builder, image, made_by) = (self.builder, &self.recipe.name, instruction.text.clone());
         if taken.is_none() && builder.remembered(key)?.is_none() {
             taken = Some(self.take(asked, from, instruction)?);
         }
+        let (key_below, epoch_below) = (self.state.key, self.state.epoch);
         self.step(instruction, "files", key, |state| {
+            let state = nothing.as_ref().unwrap_or(state);
             let gone = || BuildError::at(&instruction.span, "the cache was emptied meanwhile", "build again");
-            let Taken { shelf, picked } = taken.ok_or_else(gone)?;
+            let Taken { shelf, picked, _checkouts } = taken.ok_or_else(gone)?;
             let trees = builder.trees(&state.layers)?;
             let (owner, mode) = (asked.owner.clone(), asked.mode.clone());
             let (target, span) = (asked.target.clone(), &instruction.span);
@@ -189,7 +218,14 @@ impl<'b> StageBuild<'b> {
             placing.place(&picked)?;
             let layer = builder.layer_of_entries(key, image, &made_by, |writer| placing.write(writer))?;
             Ok(StepRecord { layers: layer.into_iter().collect(), epoch: state.epoch })
-        })
+        })?;
+        if asked.link {
+            // What follows stands on both.
+            let whole =
+                FramedHasher::new("linked 1").field("below", key_below.as_bytes()).field("layer", key.as_bytes());
+            (self.state.key, self.state.epoch) = (whole.finish(), epoch_below);
+        }
+        Ok(())
     }
 
     /// Reads all that an instruction takes.
@@ -204,14 +240,23 @@ impl<'b> StageBuild<'b> {
                 None => return Err(no_context(&instruction.span)),
             },
         };
-        let rules = Rules { exclude: &asked.exclude, parents: asked.parents, unpack: asked.unpack };
-        let mut picked = Vec::new();
+        let rules = Rules { exclude: &asked.exclude, parents: asked.parents, unpack: asked.unpack != Some(false) };
+        let (mut picked, mut checkouts) = (Vec::new(), Vec::new());
         for (source, span) in &asked.sources {
             match source {
+                AskedSource::Repository(repository) => {
+                    let (scratch, found) = self.checked_out(repository, span, &rules)?;
+                    checkouts.push(scratch);
+                    picked.extend(found);
+                }
                 AskedSource::Path(path) => picked.extend(pick(shelf.get(), path, span, &rules)?),
                 AskedSource::Text { name, text } => picked.push(text_file(name, text)),
                 AskedSource::Address(url) => {
-                    picked.push(self.fetched(url, asked.checksum.as_ref(), &asked.target, span)?)
+                    let mut fetched = self.fetched(url, asked.checksum.as_ref(), &asked.target, span)?;
+                    if let (Some(true), [Part { body: Body::File(path), .. }]) = (asked.unpack, &fetched.parts[..]) {
+                        fetched.unpacks = pick::is_archive(&|| fs::File::open(path), url.as_str(), span)?;
+                    }
+                    picked.push(fetched);
                 }
             }
         }
@@ -219,7 +264,71 @@ impl<'b> StageBuild<'b> {
             let title = "all sources are excluded";
             return Err(BuildError::at(&instruction.span, title, "there is nothing to copy"));
         }
-        Ok(Taken { shelf, picked })
+        Ok(Taken { shelf, picked, _checkouts: checkouts })
+    }
+
+    /// Asks for the commits of repositories, which name their content.
+    fn find_commits(&self, asked: &mut Asked, add: &Add) -> Result<(), BuildError> {
+        for (source, span) in &mut asked.sources {
+            let AskedSource::Path(written) = source else { continue };
+            let Some(address) = GitAddress::parse(written) else { continue };
+            let mut address = address.map_err(|error| BuildError::at(span, format!("`{written}`: {error}"), ""))?;
+            if let Some(sum) = &asked.checksum {
+                if !is_part_of_id(&sum.value) {
+                    let title = format!("`{}` is not the id of a commit", sum.value);
+                    return Err(BuildError::at(
+                        &sum.span,
+                        title,
+                        "expected hexadecimal digits, all 40 of them at best",
+                    ));
+                }
+                address.commit = Some(sum.value.clone());
+            }
+            if self.builder.fetcher.is_offline() {
+                let title = format!("{} is a repository, and with --offline nothing is fetched", address.shown());
+                return Err(BuildError::at(span, title, "clone it beside the Dockerfile and COPY it"));
+            }
+            let scratch = self.builder.cache.scratch_dir()?;
+            let commit = self.git().commit(&address, scratch.path()).map_err(|error| failed_git(error, span))?;
+            let keeps_git = add.keep_git_directory || address.keep_git_directory == Some(true);
+            *source = AskedSource::Repository(Repository { address, commit, keeps_git });
+        }
+        Ok(())
+    }
+
+    fn git(&self) -> Git<'_> {
+        Git {
+            interrupt: self.builder.interrupt,
+            agent: self.recipe.agents.get("default").map(std::path::PathBuf::as_path),
+            authorization: Authorization::of(self.builder.secrets),
+        }
+    }
+
+    /// The files of a commit, which are there for as long as the directory.
+    fn checked_out(
+        &self,
+        repository: &Repository,
+        span: &Span,
+        rules: &Rules<'_>,
+    ) -> Result<(ScratchDir, Vec<Picked>), BuildError> {
+        let Repository { address, commit, keeps_git } = repository;
+        let scratch = self.builder.cache.scratch_dir()?;
+        let place = scratch.path().join("checkout");
+        self.git().check_out(address, commit, &place, *keeps_git).map_err(|error| failed_git(error, span))?;
+        let shelf = Context::open(&place, IgnoreRules::default(), "")?;
+        let directory = path_of(&address.directory).map_err(|error| BuildError::at(span, error, ""))?;
+        let shown = format!("{} in {}", directory, address.shown());
+        let rules = Rules { exclude: rules.exclude, parents: false, unpack: false };
+        let mut picked = pick::exactly(&shelf, &directory, &shown, span, &rules)?;
+        for part in picked.iter_mut().flat_map(|one| &mut one.parts) {
+            // git knows whether a file can be executed, and nothing else; the rest was this process's umask.
+            let is_program = part.item.metadata.mode & 0o100 != 0;
+            part.item.metadata.mode = if is_program { 0o755 } else { 0o644 };
+            if let Body::Shelf(path) = &part.body {
+                part.body = Body::File(place.join(path.as_path()));
+            }
+        }
+        Ok((scratch, picked))
     }
 
     /// A file from an address.
@@ -295,6 +404,8 @@ pub(super) fn no_context(span: &Span) -> BuildError {
 struct Taken<'a> {
     shelf: Taking<'a>,
     picked: Vec<Picked>,
+    /// Held, never read.
+    _checkouts: Vec<ScratchDir>,
 }
 
 enum Taking<'a> {
@@ -339,6 +450,13 @@ fn memory_key(asked: &Asked, layers: &[Layer]) -> Digest {
     let sources = asked.sources.iter().map(|(source, _)| match source {
         AskedSource::Path(path) => format!("path {path}"),
         AskedSource::Address(url) => format!("address {url}"),
+        AskedSource::Repository(Repository { address, commit, keeps_git: false }) => {
+            format!("commit {commit} {} {}", address.submodules, address.directory)
+        }
+        // What is kept says where it is from.
+        AskedSource::Repository(Repository { address, commit, keeps_git: true }) => {
+            format!("repository {} {commit} {} {}", address.shown(), address.submodules, address.directory)
+        }
         AskedSource::Text { name, text } => format!("text {name} {text}"),
     });
     FramedHasher::new("taken 1")
@@ -353,17 +471,19 @@ fn asked_source(written: &str, adds: bool, span: &Span) -> Result<AskedSource, B
     if !adds {
         return Ok(AskedSource::Path(written.to_owned()));
     }
-    let is_git = written.starts_with("git@") || written.starts_with("git://") || written.starts_with("ssh://");
     let is_http = written.starts_with("http://") || written.starts_with("https://");
-    let without_fragment = written.split('#').next().unwrap_or_default();
-    if is_git || is_http && without_fragment.ends_with(".git") {
-        let title = format!("`{written}` is a git repository, which this version cannot add");
-        return Err(BuildError::at(span, title, "clone it beside the Dockerfile and COPY it, or add an archive of it"));
-    }
-    if !is_http {
+    if !is_http || GitAddress::parse(written).is_some() {
         return Ok(AskedSource::Path(written.to_owned()));
     }
     Url::parse(written).map(AskedSource::Address).map_err(|error| BuildError::at(span, error.to_string(), ""))
+}
+
+/// Says of a repository that cannot be had where it is asked for.
+fn failed_git(error: io::Error, span: &Span) -> BuildError {
+    match error.kind() {
+        io::ErrorKind::Interrupted => BuildError::Interrupted,
+        _ => BuildError::at(span, error.to_string(), ""),
+    }
 }
 
 fn text_file(name: &str, text: &str) -> Picked {

@@ -94,6 +94,9 @@ impl Arguments {
         let is_known = |name: &str| {
             PROXY_ARGUMENTS.contains(&name)
                 || PLATFORM_ARGUMENTS.contains(&name)
+                // Settings of another builder, which nobody declares.
+                || name.starts_with("BUILDKIT_")
+                || name == "SOURCE_DATE_EPOCH"
                 || dockerfile.declared_arguments().any(|argument| argument.name.value == name)
         };
         self.given.keys().map(String::as_str).filter(move |name| !is_known(name))

@@ -29,6 +29,11 @@ impl Rule {
         format!("DS{:03}", self.number)
     }
 
+    /// Whether BuildKit has it too.
+    pub fn is_of_buildkit(&self) -> bool {
+        (101..=200).contains(&self.number)
+    }
+
     /// The rule of this number or name.
     pub fn find(name: &str) -> Option<&'static Self> {
         RULES.iter().copied().find(|rule| rule.is_called(name))

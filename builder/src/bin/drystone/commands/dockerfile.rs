@@ -10,13 +10,14 @@ use drystone::base::{Bases, Puller};
 use drystone::build::{Builder, BuiltImage, lend};
 use drystone::dockerfile::Recipe;
 use drystone::dockerfile::context::Context;
+use drystone::dockerfile::git::{Authorization, Git, GitAddress, inside};
 use drystone::load::{DOCKERFILE, FAMILY_FILE};
 use drystone::push::{self, Outgoing, PushTotals};
 use drystone::remote::Elsewhere;
 use oci::{Platform, Reference};
 use sandbox::Network;
 use spec::dockerfile::{Dockerfile, parse};
-use spec::{ImageName, SourceFile};
+use spec::{Diagnostics, ImageName, SourceFile, lint};
 use store::ScratchDir;
 
 use crate::args::{BuildArgs, DockerfileArgs, NetworkKind, Output, RegistryArgs, SharedCacheArgs};
@@ -33,6 +34,10 @@ const CONTAINERFILE: &str = "Containerfile";
 const STDIN: &str = "-";
 /// No Dockerfile or list of exclusions is larger than this.
 const LARGEST_TEXT: u64 = 16 << 20;
+/// The argument by which docker's users set the date of an image.
+const SOURCE_DATE_EPOCH: &str = "SOURCE_DATE_EPOCH";
+/// The argument by which a context from a repository keeps its `.git`, as for BuildKit.
+const KEEPS_GIT: &str = "BUILDKIT_CONTEXT_KEEP_GIT_DIR";
 /// The tag of a name that has none.
 const USUAL_TAG: &str = "latest";
 
@@ -63,7 +68,8 @@ pub fn is_meant(names: &[String], arguments: &DockerfileArgs, build: &BuildArgs)
     let has_one = path.join(DOCKERFILE).is_file() || path.join(CONTAINERFILE).is_file();
     let is_one = path.is_file() || build.tag.iter().any(|tag| tag.contains(['/', ':']));
     // In a family, a name is that of an image, also of one that has a Dockerfile.
-    arguments.file.is_some() || context == STDIN || !is_family && (is_one || has_one && !in_family)
+    let is_repository = GitAddress::parse(context).is_some();
+    arguments.file.is_some() || context == STDIN || is_repository || !is_family && (is_one || has_one && !in_family)
 }
 
 /// Builds an image from a Dockerfile and does with it what was asked for. Returns what was built.
@@ -85,6 +91,7 @@ pub fn run(request: &Request<'_>, output: Output) -> Result<BuiltImage, Failure>
     let platform = platform(request.dockerfile.platform.as_deref())?;
     let place = Workplace::open(request.build, output)?;
     let inputs = Inputs::read(request, &place)?;
+    check(&inputs.dockerfile)?;
     let name = image_name(&tags, &request.context);
     let puller = RegistryPuller::new(request.registry, Arc::clone(&place.layout), Arc::clone(&place.observer))?;
     let asked: Option<&dyn Puller> = if offline { None } else { Some(&puller) };
@@ -113,7 +120,10 @@ pub fn run(request: &Request<'_>, output: Output) -> Result<BuiltImage, Failure>
     let elsewhere: &dyn Elsewhere = borrowing.as_ref().map_or(&(), |borrowing| borrowing);
     // Until its tags name it, nobody may take what is built for garbage.
     let _lease = place.layout.lease();
-    let builder = Builder { elsewhere, ..place.builder(request.build, &inputs.directory, &fetcher, &bases)? };
+    let mut builder = Builder { elsewhere, ..place.builder(request.build, &inputs.directory, &fetcher, &bases)? };
+    if let Some(given) = recipe.arguments.get(SOURCE_DATE_EPOCH) {
+        builder.options.epoch = session::epoch_of(given)?;
+    }
     let built = builder.dockerfile(&recipe)?;
     let names: Vec<Named> = match tags.is_empty() {
         true => vec![(by_digest(&recipe.reference, &built), built.manifest.clone())],
@@ -150,6 +160,22 @@ pub fn run(request: &Request<'_>, output: Output) -> Result<BuiltImage, Failure>
     Ok(built)
 }
 
+/// `# check=error=true`: what BuildKit would warn of is an error, and nothing is built. What only this program's rules say
+/// is left to `lint`: who wrote the line does not know them.
+fn check(dockerfile: &Dockerfile) -> Result<(), Failure> {
+    if !dockerfile.directives.check.as_ref().is_some_and(|check| check.value.error) {
+        return Ok(());
+    }
+    let report = lint::dockerfile(&dockerfile.file, None, &[], &lint::Selection::default());
+    let mut found = Diagnostics::new();
+    for finding in report.findings.into_iter().filter(|finding| finding.rule.is_of_buildkit()) {
+        let mut diagnostic = finding.diagnostic;
+        diagnostic.title = format!("{} ({}, an error by `# check=error=true`)", diagnostic.title, finding.rule.name);
+        found.push(diagnostic);
+    }
+    if found.is_empty() { Ok(()) } else { Err(Failure::Spec(found)) }
+}
+
 /// What a build reads.
 struct Inputs {
     dockerfile: Dockerfile,
@@ -168,7 +194,7 @@ impl Inputs {
             let text = "the Dockerfile and the context cannot both come from standard input";
             return Err(Failure::Usage(text.to_owned()));
         }
-        let context = ContextSource::find(&request.context, place)?;
+        let context = ContextSource::find(request, place)?;
         if let ContextSource::Text(text) = context {
             let dockerfile = parsed(DOCKERFILE, text.into_bytes())?;
             return Ok(Self { dockerfile, context: None, directory: PathBuf::from("."), _unpacked: None });
@@ -191,6 +217,12 @@ impl Inputs {
     }
 }
 
+/// The repository that a context is, if it is one.
+fn repository(context: &str) -> Result<Option<GitAddress>, Failure> {
+    let wrong = |error: String| Failure::Usage(format!("the context `{context}`: {error}"));
+    GitAddress::parse(context).filter(|_| !Path::new(context).exists()).transpose().map_err(wrong)
+}
+
 /// Where a context is.
 enum ContextSource {
     Directory(PathBuf),
@@ -200,7 +232,8 @@ enum ContextSource {
 }
 
 impl ContextSource {
-    fn find(context: &str, place: &Workplace) -> Result<Self, Failure> {
+    fn find(request: &Request<'_>, place: &Workplace) -> Result<Self, Failure> {
+        let context = request.context.as_str();
         if context == STDIN {
             let mut stdin = std::io::stdin().lock();
             let mut head = Vec::new();
@@ -214,8 +247,13 @@ impl ContextSource {
             }
             return Self::unpack("standard input", std::io::Cursor::new(head).chain(std::io::stdin()), place);
         }
-        if ["http://", "https://", "git://", "git@", "ssh://"].iter().any(|scheme| context.starts_with(scheme)) {
-            let text = format!("`{context}`: a context is a directory, a tar file, or `-` for a tar on standard input");
+        if let Some(address) = repository(context)? {
+            return Self::check_out(&address, request, place);
+        }
+        if ["http://", "https://", "git://", "ssh://"].iter().any(|scheme| context.starts_with(scheme)) {
+            let text = format!(
+                "`{context}`: a context is a directory, a tar file, `-` for a tar on standard input, or a repository"
+            );
             return Err(Failure::Usage(text));
         }
         let path = Path::new(context);
@@ -224,6 +262,34 @@ impl ContextSource {
         match std::fs::metadata(path).map_err(missing)?.is_dir() {
             true => Ok(Self::Directory(path.to_path_buf())),
             false => Self::unpack(context, std::fs::File::open(path).map_err(missing)?, place),
+        }
+    }
+
+    /// A directory of a repository, as it is now.
+    fn check_out(address: &GitAddress, request: &Request<'_>, place: &Workplace) -> Result<Self, Failure> {
+        if request.build.lock.offline {
+            let text = format!("{} is a repository, and with --offline nothing is fetched", address.shown());
+            return Err(Failure::new(text));
+        }
+        let scratch = place.cache.scratch_dir()?;
+        let agents = agents(&request.dockerfile.ssh)?;
+        let git = Git {
+            interrupt: &place.interrupt,
+            agent: agents.get("default").map(PathBuf::as_path),
+            authorization: Authorization::of(place.secrets()),
+        };
+        let keep = arguments(&request.dockerfile.build_arg).get(KEEPS_GIT).is_some_and(|value| value == "1");
+        let directory =
+            git.context(address, &scratch.path().join("git"), keep).map_err(|error| match error.kind() {
+                std::io::ErrorKind::Interrupted => Failure::Interrupted,
+                _ => Failure::new(error.to_string()),
+            })?;
+        match directory.is_dir() {
+            true => Ok(Self::Unpacked(directory, scratch)),
+            false => {
+                let text = format!("there is no directory `{}` in {}", address.directory, address.shown());
+                Err(Failure::new(text))
+            }
         }
     }
 
@@ -237,22 +303,31 @@ impl ContextSource {
 }
 
 fn is_archive(head: &[u8]) -> bool {
-    let magic: [&[u8]; 3] = [&[0x1f, 0x8b], &[0x28, 0xb5, 0x2f, 0xfd], b"\xfd7zXZ\0"];
+    let magic: [&[u8]; 4] = [&[0x1f, 0x8b], &[0x28, 0xb5, 0x2f, 0xfd], b"\xfd7zXZ\0", b"BZh"];
     magic.iter().any(|magic| head.starts_with(magic)) || head.get(257..262) == Some(b"ustar")
 }
 
 /// Where the Dockerfile is: what `-f` says, seen from here, or in a tar from its root; else the one of the context.
 fn dockerfile_path(file: Option<&Path>, directory: &Path, in_tar: bool) -> Result<PathBuf, Failure> {
     let Some(file) = file else {
-        let usual = [DOCKERFILE, CONTAINERFILE].map(|name| directory.join(name));
+        let at = |name: &str| match in_tar {
+            true => inside(directory, name).unwrap_or_else(|_| directory.join(name)),
+            false => directory.join(name),
+        };
+        let usual = [DOCKERFILE, CONTAINERFILE].map(at);
         let found = usual.into_iter().find(|path| path.is_file());
         return found.ok_or_else(|| {
             let text = format!("there is no {DOCKERFILE} in `{}`: name one with -f", directory.display());
             Failure::Usage(text)
         });
     };
+    if in_tar && !file.is_absolute() {
+        // Whoever made the context says where its links lead.
+        let found = file.to_str().and_then(|file| inside(directory, file).ok()).filter(|path| path.is_file());
+        return found.ok_or_else(|| Failure::Usage(format!("there is no Dockerfile `{}`", file.display())));
+    }
     let inside = directory.join(file);
-    if !in_tar && file.is_file() || file.is_absolute() {
+    if file.is_file() || file.is_absolute() {
         return Ok(file.to_path_buf());
     }
     match inside.is_file() {

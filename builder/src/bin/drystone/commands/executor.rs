@@ -1,8 +1,9 @@
 //! `drystone executor`: a build as kaniko's users write it, so that a CI job changes one word.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use drystone::build::BuiltImage;
+use drystone::dockerfile::git::GitAddress;
 use drystone::events::Event;
 use drystone::load::DOCKERFILE;
 use oci::Registry;
@@ -12,6 +13,10 @@ use crate::commands::dockerfile::{self, Request, reference, write_file};
 use crate::destination::Destination;
 use crate::failure::Failure;
 use crate::progress;
+use crate::remote::CacheReference;
+
+/// The tag of a cache that has none.
+const CACHE_TAG: &str = "cache";
 
 /// Runs the command.
 pub fn run(arguments: &Executor, output: Output) -> Result<(), Failure> {
@@ -40,7 +45,7 @@ pub fn run(arguments: &Executor, output: Output) -> Result<(), Failure> {
         tags: arguments.destination.clone(),
         dockerfile: &settings,
         build: &build,
-        caches: &SharedCacheArgs::default(),
+        caches: &shared_cache(arguments),
         registry: &registry,
         destinations: &destinations,
     };
@@ -48,12 +53,27 @@ pub fn run(arguments: &Executor, output: Output) -> Result<(), Failure> {
     write_results(arguments, &built)
 }
 
+/// The repository of `--cache-repo` as a cache that is shared. kaniko makes a tag of it for each step; here one tag names
+/// the results of all.
+fn shared_cache(arguments: &Executor) -> SharedCacheArgs {
+    let Some(named) = arguments.cache_repo.clone().filter(|_| arguments.cache) else {
+        return SharedCacheArgs::default();
+    };
+    let reference = match named.tag() {
+        Some(_) => named,
+        None => named.with_tag(Some(CACHE_TAG.parse().expect("a constant tag is valid"))),
+    };
+    let cache = CacheReference { reference, ignore_error: true };
+    let cache_to = if arguments.no_push_cache { Vec::new() } else { vec![cache.clone()] };
+    SharedCacheArgs { cache_from: vec![cache], cache_to }
+}
+
 /// What flags mean here that mean something else there.
 fn notes(arguments: &Executor) -> [(bool, &'static str); 4] {
     [
         (
-            arguments.cache_repo.is_some(),
-            "--cache-repo: steps are kept in the directory of --cache-dir, not in a registry",
+            arguments.cache_repo.is_some() && !arguments.cache,
+            "--cache-repo: nothing is taken from there or stored without --cache=true",
         ),
         (
             arguments.single_snapshot,
@@ -70,6 +90,9 @@ fn notes(arguments: &Executor) -> [(bool, &'static str); 4] {
 /// `dir://PATH`, `tar://PATH`, `tar://stdin`, or a path; perhaps a directory in it.
 fn context(arguments: &Executor) -> Result<String, Failure> {
     let given = arguments.context.as_str();
+    if let Some(repository) = repository(given, arguments.context_sub_path.as_deref()) {
+        return Ok(repository);
+    }
     let path = match given.split_once("://") {
         None => given,
         Some(("dir", path)) => path,
@@ -86,10 +109,25 @@ fn context(arguments: &Executor) -> Result<String, Failure> {
     })
 }
 
+/// A context in a repository, as `build` understands it. kaniko writes `git://` and means HTTPS, and puts a commit behind
+/// a second `#`.
+fn repository(given: &str, below: Option<&Path>) -> Option<String> {
+    let (remote, fragment) = given.split_once('#').unwrap_or((given, ""));
+    let remote = match remote.strip_prefix("git://") {
+        Some(rest) => format!("https://{}.git", rest.trim_end_matches(".git")),
+        None => remote.to_owned(),
+    };
+    GitAddress::parse(&remote)?.ok()?;
+    let reference = fragment.rsplit('#').next().unwrap_or_default();
+    let below = below.map(|path| format!(":{}", path.display())).unwrap_or_default();
+    Some(format!("{remote}#{reference}{below}"))
+}
+
 /// kaniko looks for a Dockerfile in the context first.
 fn dockerfile_of(arguments: &Executor, context: &str) -> PathBuf {
     let name = arguments.dockerfile.file.clone().unwrap_or_else(|| DOCKERFILE.into());
     let inside = PathBuf::from(context).join(&name);
+    // Of a repository nothing is there yet; its Dockerfile is looked for in it anyway.
     if inside.is_file() { inside } else { name }
 }
 
@@ -100,6 +138,7 @@ fn registries(arguments: &Executor) -> Result<RegistryArgs, Failure> {
         let names = arguments.destination.iter().map(|name| reference(name));
         let hosts: Vec<Registry> = names.map(|name| Ok(name?.registry().clone())).collect::<Result<_, Failure>>()?;
         registry.insecure.extend(hosts);
+        registry.insecure.extend(arguments.cache_repo.iter().map(|cache| cache.registry().clone()));
     }
     Ok(registry)
 }
@@ -132,4 +171,24 @@ fn write_results(arguments: &Executor, built: &BuiltImage) -> Result<(), Failure
         write_file(path, &lines)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn repositories_are_written_as_kanikos_users_write_them() {
+        let cases = [
+            ("git://git.example/team/app", None, Some("https://git.example/team/app.git#")),
+            ("git://git.example/app.git#refs/heads/main", None, Some("https://git.example/app.git#refs/heads/main")),
+            ("git://git.example/app.git#refs/heads/main#0123456", None, Some("https://git.example/app.git#0123456")),
+            ("https://git.example/app.git#v1", Some("sub"), Some("https://git.example/app.git#v1:sub")),
+            ("dir://here", None, None),
+            ("tar://here.tar", None, None),
+        ];
+        for (given, below, expected) in cases {
+            assert_eq!(repository(given, below.map(Path::new)).as_deref(), expected, "{given}");
+        }
+    }
 }
