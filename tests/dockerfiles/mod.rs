@@ -19,10 +19,13 @@
 //! `base` is an image with busybox, root, and the user `app` (1000:1001). A line `differs: TEXT` allows a difference
 //! that begins with the text, and says after ` because ` why it is ours on purpose.
 
+mod debian;
 mod errors;
 mod family;
 mod flags;
 mod git;
+mod programs;
+mod seed;
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
@@ -134,43 +137,50 @@ impl Buildah {
     fn command(&self) -> Command {
         let mut command = Command::new("buildah");
         let (root, run) = (self.storage.join("root"), self.storage.join("run"));
-        command.arg("--root").arg(root).arg("--runroot").arg(run).args(["--storage-driver", "vfs"]);
+        command.arg("--root").arg(root).arg("--runroot").arg(run).args(["--storage-driver", "overlay"]);
         command
     }
 
+    /// Takes an image of a bench's layout.
+    fn take(&self, bench: &Bench, reference: &str) {
+        let (root, temporary) = (self.storage.join("root"), self.storage.join("run"));
+        let from = format!("oci:{}:{reference}", bench.at("oci").display());
+        let to = format!("containers-storage:[overlay@{}+{}]{reference}", root.display(), temporary.display());
+        tool("skopeo", ["copy", "-q", &from, &to]);
+    }
+
     /// Builds a case, and writes the image as a `dir:`.
-    fn build(&self, case: &Case) -> Result<PathBuf, Finished> {
+    fn build(&self, case: &Case, tag: &str) -> Result<PathBuf, Finished> {
         let mut build = self.command();
         build.args(["bud", "-q", "--isolation", "chroot", "--format", "docker", "--pull-never", "--layers=false"]);
-        let tag = format!("case-{}", case.name);
         let plain = case.directory.join("Dockerfile.plain");
         if plain.is_file() {
             build.arg("-f").arg(plain);
         }
-        let built = run(build.args(["-t", &tag]).args(&case.flags).arg(&case.directory).current_dir(&case.directory));
+        let built = run(build.args(["-t", tag]).args(&case.flags).arg(&case.directory).current_dir(&case.directory));
         if built.code != Some(0) {
             return Err(built);
         }
         let out = self.storage.join(&case.name);
-        run(self.command().args(["push", "-q", "-D", &tag, &format!("dir:{}", out.display())])).success();
+        run(self.command().args(["push", "-q", "-D", tag, &format!("dir:{}", out.display())])).success();
         Ok(out)
     }
 }
 
-/// What differs between our image of a case and buildah's.
-fn differences(bench: &Bench, buildah: &Buildah, case: &Case) -> Vec<String> {
-    let name = case.name.to_ascii_lowercase();
-    let context = case.directory.to_str().unwrap();
-    let ours = run(bench.drystone().args(["build", "-q", "-t", &name]).args(&case.flags).arg(context));
+/// What differs between our image of a case and buildah's, both with this tag.
+fn differences(bench: &Bench, mut drystone: Command, buildah: &Buildah, case: &Case, tag: &str) -> Vec<String> {
+    let ours = run(drystone.args(["build", "-q", "-t", tag]).args(&case.flags).arg(&case.directory));
     if ours.code != Some(0) {
         return vec![format!("we fail: {}", ours.stderr)];
     }
-    let theirs = match buildah.build(case) {
+    let theirs = match buildah.build(case, tag) {
         Ok(theirs) => theirs,
         Err(failed) => return vec![format!("buildah fails: {}", failed.stderr)],
     };
     let script = repository().join("tests/dockerfiles/compare.py");
-    let (layout, reference) = (bench.at("oci"), format!("localhost/{name}:latest"));
+    let registry = if tag.starts_with("localhost") { "" } else { "localhost/" };
+    let version = if tag.contains(':') { "" } else { ":latest" };
+    let (layout, reference) = (bench.at("oci"), format!("{registry}{tag}{version}"));
     let arguments = [script.as_path(), &layout, Path::new(&reference), &theirs];
     let found = tool("python3", arguments);
     found
@@ -184,10 +194,7 @@ fn differences(bench: &Bench, buildah: &Buildah, case: &Case) -> Vec<String> {
 fn images_are_those_that_buildah_makes_of_the_same_dockerfiles() {
     let bench = with_base();
     let buildah = Buildah { storage: bench.at("storage") };
-    let from = format!("oci:{}:localhost/base:latest", bench.at("oci").display());
-    let (root, temporary) = (buildah.storage.join("root"), buildah.storage.join("run"));
-    let to = format!("containers-storage:[vfs@{}+{}]localhost/base:latest", root.display(), temporary.display());
-    tool("skopeo", ["copy", "-q", &from, &to]);
+    buildah.take(&bench, "localhost/base:latest");
     let only = std::env::var("CASE").unwrap_or_default();
     let mut files: Vec<PathBuf> = fs::read_dir(repository().join("tests/dockerfiles/cases"))
         .unwrap()
@@ -202,7 +209,8 @@ fn images_are_those_that_buildah_makes_of_the_same_dockerfiles() {
             scope.spawn(|| {
                 while let Some(file) = files.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let case = Case::read(file, &bench.at("cases"));
-                    let found = differences(&bench, &buildah, &case);
+                    let tag = format!("case-{}", case.name.to_ascii_lowercase());
+                    let found = differences(&bench, bench.drystone(), &buildah, &case, &tag);
                     if !found.is_empty() {
                         failures.lock().unwrap().push(format!("{}:\n  {}", case.name, found.join("\n  ")));
                     }
