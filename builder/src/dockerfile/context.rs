@@ -48,6 +48,11 @@ impl Context {
         let (mut ignore, mut ignore_file) = (IgnoreRules::default(), String::new());
         if let Some(path) = [own, usual].into_iter().find(|path| path.is_file()) {
             ignore_file = path.display().to_string();
+            // Whoever names a Dockerfile elsewhere means what lies beside it there.
+            if path.starts_with(directory) && leads_out(&path, directory)? {
+                let text = format!("`{ignore_file}` is a link that leads out of the context, where nothing is read");
+                return Err(BuildError::Io(io::Error::other(text)));
+            }
             let mut bytes = Vec::new();
             File::open(&path)?.take(LARGEST_RULES).read_to_end(&mut bytes)?;
             let file = SourceFile::from_bytes(&ignore_file, bytes)?;
@@ -161,6 +166,15 @@ impl Shelf for Context {
         let is_there = self.at(path, OFlags::PATH).ok().flatten().is_some();
         (is_there && self.ignore.excludes(&text)).then(|| format!("`{}` leaves it out", self.ignore_file))
     }
+
+    fn is_root(&self) -> bool {
+        false
+    }
+}
+
+/// Whether a file of a directory is a link to something outside of it, or below such a link.
+pub fn leads_out(file: &Path, directory: &Path) -> io::Result<bool> {
+    Ok(!fs::canonicalize(file)?.starts_with(fs::canonicalize(directory)?))
 }
 
 #[cfg(test)]

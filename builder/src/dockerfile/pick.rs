@@ -10,7 +10,7 @@ use layer::entry::ImagePath;
 use spec::Span;
 use spec::dockerfile::{IgnoreRules, Pattern};
 
-use super::shelf::{Item, ItemKind, Shelf, digest, path_of, resolve};
+use super::shelf::{Item, ItemKind, Shelf, digest, path_of, resolve, way_out};
 use crate::error::BuildError;
 use crate::layers::Bounded;
 
@@ -124,10 +124,9 @@ fn one(
     span: &Span,
     rules: &Rules<'_>,
 ) -> Result<Option<Picked>, BuildError> {
-    let real = resolve(shelf, path, true)?;
-    let Some(item) = shelf.look(&real)? else {
-        return Err(BuildError::at(span, format!("`{source}` is not there"), hint(shelf, &real)));
-    };
+    let real = resolve(shelf, path, true)
+        .map_err(|error| BuildError::at(span, format!("`{source}` cannot be found: {error}"), ""))?;
+    let Some(item) = shelf.look(&real)? else { return Err(absent(shelf, path, &real, source, span)) };
     let is_directory = item.kind == ItemKind::Directory;
     let name = match (rules.parents, is_directory) {
         (true, _) => below_pivot(path, source),
@@ -147,6 +146,36 @@ fn one(
     let unpacks = rules.unpack && !is_directory && is_archive(&|| shelf.open(&real), &real.to_string(), span)?;
     let name = if rules.parents { ImagePath::root() } else { name };
     Ok(Some(Picked { name, parts, unpacks }))
+}
+
+/// What is said of a source that is not there: `path`, which leads to `real`.
+fn absent(shelf: &dyn Shelf, path: &ImagePath, real: &ImagePath, source: &str, span: &Span) -> BuildError {
+    let outside = || format!("`{source}` leads out of the context, where nothing is read");
+    let way_out = if shelf.is_root() { None } else { way_out(shelf, path) };
+    if let Some((link, target)) = way_out {
+        let link = link.to_string();
+        let link = link.trim_start_matches('/');
+        let help = format!("`{link}` is a link to `{target}`; have the file itself in the context");
+        return BuildError::at(span, outside(), help);
+    }
+    if !shelf.is_root() && climbs(source) {
+        let help = "build with the directory above as the context, and name the Dockerfile with -f";
+        return BuildError::at(span, outside(), help);
+    }
+    BuildError::at(span, format!("`{source}` is not there"), hint(shelf, real))
+}
+
+/// Whether a path as written goes above its root.
+fn climbs(source: &str) -> bool {
+    let mut depth = 0_i64;
+    source.split('/').any(|name| {
+        depth += match name {
+            "" | "." => 0,
+            ".." => -1,
+            _ => 1,
+        };
+        depth < 0
+    })
 }
 
 /// Why a source may not be there, and what to do.

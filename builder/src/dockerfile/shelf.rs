@@ -66,6 +66,11 @@ pub trait Shelf {
 
     /// Why something is not there that one may have expected, if that is known.
     fn why_not(&self, path: &ImagePath) -> Option<String>;
+
+    /// Whether links from its root have a meaning, as in an image. In a context they mean files of the machine.
+    fn is_root(&self) -> bool {
+        true
+    }
 }
 
 impl<S: Shelf + ?Sized> Shelf for &S {
@@ -84,11 +89,56 @@ impl<S: Shelf + ?Sized> Shelf for &S {
     fn why_not(&self, path: &ImagePath) -> Option<String> {
         (**self).why_not(path)
     }
+
+    fn is_root(&self) -> bool {
+        (**self).is_root()
+    }
 }
 
 /// The path that `path` leads to, once all links are followed, also in its last name if `last` says so. What does not
 /// exist stays as it is.
 pub fn resolve(shelf: &dyn Shelf, path: &ImagePath, last: bool) -> io::Result<ImagePath> {
+    walk(shelf, path, last, &mut |_, _| {})
+}
+
+/// The first link on the way to a path that points out of the shelf, and what it says.
+pub fn way_out(shelf: &dyn Shelf, path: &ImagePath) -> Option<(ImagePath, String)> {
+    let mut found = None;
+    let mut see = |link: &ImagePath, target: &[u8]| {
+        if found.is_none() && points_out(link, target) {
+            found = Some((link.clone(), String::from_utf8_lossy(target).into_owned()));
+        }
+    };
+    // Where it ends does not matter here.
+    let _ = walk(shelf, path, true, &mut see);
+    found
+}
+
+/// Whether a link leads above the root of what it lies in.
+fn points_out(link: &ImagePath, target: &[u8]) -> bool {
+    let mut depth = link.names().count().saturating_sub(1);
+    let climbs = |name: &[u8]| match name {
+        b"" | b"." => false,
+        b".." if depth == 0 => true,
+        b".." => {
+            depth -= 1;
+            false
+        }
+        _ => {
+            depth += 1;
+            false
+        }
+    };
+    target.starts_with(b"/") || target.split(|byte| *byte == b'/').any(climbs)
+}
+
+/// Follows the links to a path, and shows each with what it says.
+fn walk(
+    shelf: &dyn Shelf,
+    path: &ImagePath,
+    last: bool,
+    see: &mut dyn FnMut(&ImagePath, &[u8]),
+) -> io::Result<ImagePath> {
     let mut waiting: VecDeque<Vec<u8>> = path.names().map(<[u8]>::to_vec).collect();
     let mut reached = ImagePath::root();
     let mut links = 0;
@@ -105,6 +155,7 @@ pub fn resolve(shelf: &dyn Shelf, path: &ImagePath, last: bool) -> io::Result<Im
             reached = next;
             continue;
         };
+        see(&next, &target);
         links += 1;
         if links > MOST_LINKS {
             return Err(io::Error::new(io::ErrorKind::InvalidData, format!("{path}: too many symbolic links")));

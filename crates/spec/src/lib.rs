@@ -29,6 +29,7 @@ pub use model::{
     Image, Mount, MountKind, Network, Parent, Step, Trust, User,
 };
 pub use source::{Located, SourceFile, Span};
+pub use suggest::did_you_mean;
 pub use value::{
     EnvName, ImageName, ImagePath, Invalid, LabelKey, Mode, Owner, PackageRequest, Platform, Port, Protocol, Registry,
     RelativePath, StopSignal, Tag,

@@ -9,7 +9,7 @@ const LIKE_ENOUGH: f64 = 0.8;
 const LONGEST_WORD: usize = 128;
 
 /// A question to ask, if one of `known` resembles `word`.
-pub(crate) fn did_you_mean<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<String> {
+pub fn did_you_mean<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<String> {
     nearest(word, known).map(|word| format!("did you mean {}?", quoted(word)))
 }
 

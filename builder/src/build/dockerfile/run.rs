@@ -66,7 +66,8 @@ impl<'b> StageBuild<'b> {
         let described = self.described(instruction);
         let (builder, image, span) = (self.builder, &self.recipe.name, &instruction.span);
         let made_by = instruction.text.clone();
-        let ids = |trees: &[layer::record::TreeDir]| user_ids(&user, trees, span);
+        let user_place = self.user_place.clone().unwrap_or_else(|| span.clone());
+        let ids = |trees: &[layer::record::TreeDir]| user_ids(&user, trees, &user_place);
         self.step(instruction, "run", key, |state| {
             builder.must_run(|| Diagnostic::new(span.clone(), format!("`{described}` cannot be run")))?;
             let below = builder.trees(&state.layers)?;
@@ -259,7 +260,8 @@ fn user_ids(user: &str, trees: &[layer::record::TreeDir], span: &spec::Span) -> 
     if user.is_empty() {
         return Ok(Ids { home: "/root".to_owned(), groups: vec![0], ..Ids::default() });
     }
-    let wrong = |text: String| BuildError::at(span, format!("USER: {text}"), "make the user first with RUN useradd");
+    let help = "make the account first with RUN, or give its number";
+    let wrong = |text: String| BuildError::at(span, format!("USER: {text}"), help);
     let owner: spec::Owner = user.parse().map_err(|_| wrong(format!("`{user}` is not USER[:GROUP]")))?;
     let accounts = crate::accounts::Accounts::read(&View::new(trees))?;
     let mut ids = accounts.ids(&owner).map_err(|error| wrong(error.to_string()))?;

@@ -8,7 +8,7 @@ use layer::view::View;
 use layer::write::EntryWriter;
 use oci::{History, ImageConfig};
 use spec::dockerfile::{Arguments, Instruction, Kind, Scope, parse_trigger};
-use spec::{Diagnostic, Owner, SourceFile, Span};
+use spec::{Diagnostic, Owner, SourceFile, Span, did_you_mean};
 
 use super::Stage;
 use crate::accounts::{Accounts, Ids};
@@ -37,6 +37,8 @@ pub(super) struct StageBuild<'b> {
     pub(super) scope: Scope,
     pub(super) reports: Vec<StepReport>,
     has_command: bool,
+    /// Where the stage says who runs its commands.
+    pub(super) user_place: Option<Span>,
     /// What stands before its steps in what is told of the build.
     label: String,
 }
@@ -58,7 +60,8 @@ impl<'b> StageBuild<'b> {
         };
         let scope = Scope::new(recipe.dockerfile.directives.escape);
         let (state, reports) = (builder.nothing(), Vec::new());
-        Self { builder, recipe, arguments, need, stages, state, scope, reports, has_command: false, label }
+        let (has_command, user_place) = (false, None);
+        Self { builder, recipe, arguments, need, stages, state, scope, reports, has_command, user_place, label }
     }
 
     /// Does all instructions.
@@ -119,6 +122,10 @@ impl<'b> StageBuild<'b> {
         let found = self.builder.bases.find(name, platform, Reach::Anywhere);
         let base = found.map_err(|error| {
             let place = self.need.stage;
+            if let Some(help) = self.stage_that_may_be_meant(name) {
+                let title = format!("`{name}` is no stage above, and no image that can be had: {}", chain(&error));
+                return BuildError::at(span, title, help);
+            }
             if !stands_further_down(self.recipe.dockerfile, name, place) {
                 return BuildError::from(error).located(span);
             }
@@ -132,6 +139,12 @@ impl<'b> StageBuild<'b> {
             triggers: Vec::new(),
             config: Some(base.config.clone()),
         })
+    }
+
+    /// A stage above that is called nearly so.
+    fn stage_that_may_be_meant(&self, name: &str) -> Option<String> {
+        let above = &self.recipe.dockerfile.stages[..self.need.stage];
+        did_you_mean(name, above.iter().filter_map(|stage| stage.name.as_ref()).map(|name| name.value.as_str()))
     }
 
     pub(super) fn config(&mut self) -> &mut ImageConfig {
@@ -153,6 +166,9 @@ impl<'b> StageBuild<'b> {
 
     /// Does an instruction, and says what the history says of it.
     fn do_instruction(&mut self, instruction: &Instruction) -> Result<String, BuildError> {
+        if let Kind::User(user) = &instruction.kind {
+            self.user_place = Some(user.span.clone());
+        }
         let config = self.state.config.as_mut().expect("a stage that has begun has a configuration");
         let mut settings = Settings { config, scope: &mut self.scope, has_command: &mut self.has_command };
         if settings.apply(instruction)? {
@@ -279,6 +295,12 @@ impl<'b> StageBuild<'b> {
         let trees = self.builder.trees(layers)?;
         Ok(Box::new(ImageShelf::new(trees, self.builder.sandbox.owners())?))
     }
+}
+
+/// An error with its causes, in a line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 /// The directories that are missing on the way to one, and it, from the top.

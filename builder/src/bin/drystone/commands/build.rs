@@ -16,6 +16,7 @@ pub fn run(arguments: &Build, output: Output) -> Result<(), Failure> {
     if dockerfile::is_meant(&arguments.names, &arguments.dockerfile, &arguments.build) {
         return from_dockerfile(arguments, output);
     }
+    dockerfile::has_something(&arguments.names)?;
     // Nothing of a family is built for another machine than it says.
     if let Some(platform) = arguments.dockerfile.platform.as_deref().filter(|platform| *platform != "linux/amd64") {
         let text = format!("`{platform}`: families are built for linux/amd64 only; --platform is for Dockerfiles");

@@ -9,7 +9,7 @@ use drystone::archive::Named;
 use drystone::base::{Bases, Puller};
 use drystone::build::{Builder, BuiltImage, lend};
 use drystone::dockerfile::Recipe;
-use drystone::dockerfile::context::Context;
+use drystone::dockerfile::context::{Context, leads_out};
 use drystone::dockerfile::git::{Authorization, Git, GitAddress, inside};
 use drystone::load::{DOCKERFILE, FAMILY_FILE};
 use drystone::push::{self, Outgoing, PushTotals};
@@ -70,6 +70,22 @@ pub fn is_meant(names: &[String], arguments: &DockerfileArgs, build: &BuildArgs)
     // In a family, a name is that of an image, also of one that has a Dockerfile.
     let is_repository = GitAddress::parse(context).is_some();
     arguments.file.is_some() || context == STDIN || is_repository || !is_family && (is_one || has_one && !in_family)
+}
+
+/// Says so where the only argument of `build` is a directory with nothing to build in it.
+pub fn has_something(names: &[String]) -> Result<(), Failure> {
+    let [context] = names else { return Ok(()) };
+    let path = Path::new(context);
+    if !path.is_dir() || path.join(FAMILY_FILE).is_file() || Path::new(FAMILY_FILE).is_file() {
+        return Ok(());
+    }
+    let has = |name: &&&str| path.join(name).symlink_metadata().is_ok();
+    let text = match ["dockerfile", "DOCKERFILE", "containerfile", DOCKERFILE].iter().find(has) {
+        Some(&DOCKERFILE) => format!("`{context}/{DOCKERFILE}` is no file that could be read"),
+        Some(other) => format!("`{context}` has no {DOCKERFILE}, but `{other}`: rename it, or name it with -f"),
+        None => format!("`{context}` has neither a {DOCKERFILE} nor a {FAMILY_FILE}"),
+    };
+    Err(Failure::Usage(text))
 }
 
 /// Builds an image from a Dockerfile and does with it what was asked for. Returns what was built.
@@ -315,11 +331,16 @@ fn dockerfile_path(file: Option<&Path>, directory: &Path, in_tar: bool) -> Resul
             false => directory.join(name),
         };
         let usual = [DOCKERFILE, CONTAINERFILE].map(at);
-        let found = usual.into_iter().find(|path| path.is_file());
-        return found.ok_or_else(|| {
+        let found = usual.into_iter().find(|path| path.is_file()).ok_or_else(|| {
             let text = format!("there is no {DOCKERFILE} in `{}`: name one with -f", directory.display());
             Failure::Usage(text)
-        });
+        })?;
+        // Who builds what others sent has not chosen where its links lead.
+        if leads_out(&found, directory).map_err(Failure::of)? {
+            let text = "is a link that leads out of the context: if you mean that file, name it with -f";
+            return Err(Failure::Usage(format!("`{}` {text}", found.display())));
+        }
+        return Ok(found);
     };
     if in_tar && !file.is_absolute() {
         // Whoever made the context says where its links lead.
