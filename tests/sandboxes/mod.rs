@@ -1,6 +1,8 @@
 //! The rung `chroot`, in the container it is made for: Docker's own seccomp profile and capabilities, no options but a
 //! volume.
 
+mod dockerfiles;
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -94,38 +96,6 @@ impl Site {
         }
     }
 
-    /// Makes an image that holds what the program needs to run, and nothing else.
-    fn make_image(&self, docker: &Docker) {
-        let root = self.at("image");
-        fs::create_dir_all(root.join("tmp")).unwrap();
-        let libraries = tool("ldd", [self.at("drystone")]);
-        let mut needed: Vec<&str> = libraries.split_whitespace().filter(|word| word.starts_with('/')).collect();
-        needed.extend(["/etc/apt", "/etc/ssl"].into_iter().filter(|path| Path::new(path).exists()));
-        for path in needed {
-            let to = root.join(path.trim_start_matches('/'));
-            fs::create_dir_all(to.parent().unwrap()).unwrap();
-            tool("cp", ["-rL", path, to.to_str().unwrap()]);
-        }
-        let archive = self.at("image.tar");
-        tool("tar", ["-C".as_ref(), root.as_os_str(), "-cf".as_ref(), archive.as_os_str(), ".".as_ref()]);
-        docker.run(["import", archive.to_str().unwrap(), "bare"]).success();
-    }
-
-    /// The program in a container of that image, with these options for `docker run` and arguments for itself.
-    fn in_container(&self, docker: &Docker, options: &[&str], arguments: &[&str]) -> Finished {
-        let volume = format!("{}:/site", self.directory.path().display());
-        let fixed = ["run", "--rm", "--network", "host", "-v", &volume, "-e", "HOME=/tmp"];
-        let mut command: Command = docker.command(fixed.iter().chain(options).copied());
-        for name in
-            ["DRYSTONE_MIRROR", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"]
-        {
-            if let Ok(value) = std::env::var(name) {
-                command.arg("-e").arg(format!("{name}={value}"));
-            }
-        }
-        run(command.args(["bare", "/site/drystone"]).args(arguments))
-    }
-
     /// The images' manifests, by name.
     fn manifests(&self, place: &str) -> Vec<(String, String)> {
         let index = fs::read_to_string(self.at(place).join("oci/index.json")).unwrap();
@@ -140,18 +110,49 @@ impl Site {
     }
 }
 
+/// Makes the image `bare`, which holds what `drystone` in that directory needs to run, and nothing else.
+fn make_image(docker: &Docker, directory: &Path) {
+    let root = directory.join("image");
+    fs::create_dir_all(root.join("tmp")).unwrap();
+    let libraries = tool("ldd", [directory.join("drystone")]);
+    let mut needed: Vec<&str> = libraries.split_whitespace().filter(|word| word.starts_with('/')).collect();
+    needed.extend(["/etc/apt", "/etc/ssl"].into_iter().filter(|path| Path::new(path).exists()));
+    for path in needed {
+        let to = root.join(path.trim_start_matches('/'));
+        fs::create_dir_all(to.parent().unwrap()).unwrap();
+        tool("cp", ["-rL", path, to.to_str().unwrap()]);
+    }
+    let archive = directory.join("image.tar");
+    tool("tar", ["-C".as_ref(), root.as_os_str(), "-cf".as_ref(), archive.as_os_str(), ".".as_ref()]);
+    docker.run(["import", archive.to_str().unwrap(), "bare"]).success();
+}
+
+/// The program in a container of that image where the directory is `/site`, with these options for `docker run` and
+/// arguments for itself.
+fn in_container(docker: &Docker, directory: &Path, options: &[&str], arguments: &[&str]) -> Finished {
+    let volume = format!("{}:/site", directory.display());
+    let fixed = ["run", "--rm", "--network", "host", "-v", &volume, "-e", "HOME=/tmp"];
+    let mut command: Command = docker.command(fixed.iter().chain(options).copied());
+    for name in ["DRYSTONE_MIRROR", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"] {
+        if let Ok(value) = std::env::var(name) {
+            command.arg("-e").arg(format!("{name}={value}"));
+        }
+    }
+    run(command.args(["bare", "/site/drystone"]).args(arguments))
+}
+
 #[test]
 fn a_default_container_builds_the_same_images_as_root() {
     let site = Site::new();
     let docker = Docker::start();
-    site.make_image(&docker);
+    make_image(&docker, site.directory.path());
     site.build_outside();
     site.copy_downloads("inside");
     let fixed =
         ["build", "--layout", "/site/inside/oci", "--cache-dir", "/site/inside/cache", "/site/specs/opencontrail"];
     let arguments: Vec<&str> = fixed.into_iter().chain(IMAGES).collect();
 
-    let built = site.in_container(&docker, &["--hostname", "quarry"], &arguments).success();
+    let built = in_container(&docker, site.directory.path(), &["--hostname", "quarry"], &arguments).success();
     let first = built.stderr.lines().next().unwrap_or_default();
     assert!(first.contains("chroot: root: needs CAP_SYS_ADMIN"), "{first}\n{}", built.stderr);
     assert_eq!(site.manifests("inside"), site.manifests("outside"));
@@ -159,7 +160,8 @@ fn a_default_container_builds_the_same_images_as_root() {
     // In the container's own files nothing can be kept that deletes; a volume is asked for.
     let elsewhere: Vec<&str> =
         arguments.iter().map(|argument| argument.strip_prefix("/site/inside").unwrap_or(argument)).collect();
-    site.in_container(&docker, &[], &elsewhere).failure(1, &["overlayfs, which cannot hold", "a volume"]);
+    in_container(&docker, site.directory.path(), &[], &elsewhere)
+        .failure(1, &["overlayfs, which cannot hold", "a volume"]);
 
     // A plain user is told why nothing can be run, and the ways out.
     fs::create_dir(site.at("open")).unwrap();
@@ -167,12 +169,12 @@ fn a_default_container_builds_the_same_images_as_root() {
     let open: Vec<String> = arguments.iter().map(|argument| argument.replace("/site/inside", "/site/open")).collect();
     let open: Vec<&str> = open.iter().map(String::as_str).collect();
     let ways = ["chroot: needs user id 0, this process has 65534", "seccomp=unconfined", "--user 0"];
-    site.in_container(&docker, &["--user", "65534"], &open).failure(1, &ways);
+    in_container(&docker, site.directory.path(), &["--user", "65534"], &open).failure(1, &ways);
 
     // What is in the cache needs no sandbox; without it, root is told the same.
     let dropped = ["--cap-drop", "MKNOD", "--cap-drop", "SETFCAP"];
-    let lacking = site.in_container(&docker, &dropped, &[&arguments[..], &["--no-cache"]].concat());
+    let lacking = in_container(&docker, site.directory.path(), &dropped, &[&arguments[..], &["--no-cache"]].concat());
     lacking.failure(1, &["root lacks the capabilities MKNOD,SETFCAP", "--cap-add MKNOD --cap-add SETFCAP"]);
-    let cached = site.in_container(&docker, &dropped, &arguments).success();
+    let cached = in_container(&docker, site.directory.path(), &dropped, &arguments).success();
     assert!(cached.stderr.contains("nothing to build"), "{}", cached.stderr);
 }
