@@ -230,5 +230,16 @@ fn an_authority_of_ones_own_is_trusted_when_it_is_named() {
     push(&["--registry-ca", &ca]).failure(1, &["got no answer"]);
     push(&["--registry-ca", &key, "--registry-cert", &certificate]).failure(1, &["the HTTP client cannot be set up"]);
     push(&["--registry-ca", "missing.pem"]).failure(2, &["`missing.pem` cannot be used"]);
-    push(&["--registry-ca", &ca, "--registry-cert", &certificate, "--registry-key", &key]).success();
+    let trusted = ["--registry-ca", &ca, "--registry-cert", &certificate, "--registry-key", &key];
+    push(&trusted).success();
+    let (image, elsewhere) =
+        (format!("{}/app:v1", world.registry()), world.bench.at("elsewhere").display().to_string());
+    let copy = format!("{}/copies/app:v1", world.registry());
+    for arguments in
+        [&["pull", &image, "--layout", &elsewhere][..], &["copy", &image, &copy], &["tags", &image[..image.len() - 3]]]
+    {
+        let here = |more: &[&str]| run(world.drystone(arguments[0]).args(&arguments[1..]).args(secure).args(more));
+        here(&[]).failure(1, &["got no answer"]);
+        here(&trusted).success();
+    }
 }

@@ -106,6 +106,10 @@ fn with_users_and_a_certificate_skopeo_comes_in_with_the_right_password_only() {
     };
     assert!(inspect("ann:correct horse").success().stdout.contains("\"tier\": \"front\""));
     inspect("ann:wrong").failure(1, &["unauthorized"]);
+    // skopeo takes an authority's own certificate for a server's. We do not, and say what it is about.
+    let host = format!("localhost:{}", registry.port);
+    let ours = ["push", "--to", &host, "--secure-registry", &host, "--registry-ca", certificate.to_str().unwrap()];
+    run(bench.drystone().args(ours)).failure(1, &["an authority's own certificate", "CA:FALSE"]);
     assert_eq!(registry.end("TERM"), Some(0));
     let log = fs::read_to_string(bench.at("serve.log")).unwrap();
     assert!(log.contains(" ann \"GET /v2/app/manifests/v1\" 200 "), "{log}");

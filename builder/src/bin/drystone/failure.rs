@@ -322,6 +322,11 @@ fn registry_hint(error: &registry_client::Error, registry: &str) -> Option<Strin
         Error::Connection { source, .. } if has_cause(source, "UnknownIssuer") => {
             Some("--registry-ca FILE trusts the authority that signed the registry's certificate".to_owned())
         }
+        Error::Connection { source, .. } if has_cause(source, "CaUsedAsEndEntity") => {
+            let text = "the server shows an authority's own certificate, which is not for servers: give it one that the \
+                        authority has signed, or make it with `-addext basicConstraints=critical,CA:FALSE`";
+            Some(text.to_owned())
+        }
         Error::Connection { source, .. } if has_cause(source, "InvalidContentType") => {
             Some(format!("--insecure-registry {registry} speaks plain HTTP to it"))
         }
