@@ -54,7 +54,6 @@ fn mistakes_are_shown_where_they_are() {
         ),
         ("FROM base\nRUN --mount=type=bind,source=missing,target=/x true\n", 2, vec!["Dockerfile:2:", "`missing`"]),
         ("FROM base\nRUN --security=insecure true\n", 2, vec!["Dockerfile:2:", "insecure"]),
-        ("FROM base\nADD https://registry.example/x.git /x\n", 2, vec!["Dockerfile:2:5", "git repository"]),
         ("FROM base\nADD --checksum=sha256:0 http://127.0.0.1:1/x /x\n", 2, vec!["Dockerfile:2:", "not a checksum"]),
         ("FROM base\nADD http://127.0.0.1:1/x /x\n", 1, vec!["Dockerfile:2:5", "http://127.0.0.1:1/x"]),
         ("", 2, vec!["Dockerfile"]),

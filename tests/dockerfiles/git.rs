@@ -117,7 +117,7 @@ fn what_cannot_be_had_of_a_repository_is_said_where_it_is_asked_for() {
         (format!("ADD {wrong_end} /"), vec!["two references"]),
         (format!("ADD {address}#--upload-pack=touch /"), vec!["cannot be a branch"]),
         (format!("ADD {address}#main:absent /"), vec!["is not there"]),
-        (format!("ADD {address}#main:outside/passwd /"), vec!["is not there"]),
+        (format!("ADD {address}#main:outside/passwd /"), vec!["leads out"]),
         (format!("ADD {} /", address.replace("app.git", "none.git")), vec!["git cannot read", "Dockerfile:2:5"]),
     ];
     for (line, expected) in cases {
@@ -164,7 +164,7 @@ fn a_context_may_be_a_directory_of_a_repository() {
     let server = Server::start(&bench);
     let address = &server.address;
     run(bench.drystone().args(["build", "-t", "one", &format!("{address}#main:sub")])).success();
-    run(bench.drystone().args(["build", "-t", "two", "-f", "sub/Dockerfile", address])).failure(1, &["`inner`"]);
+    run(bench.drystone().args(["build", "-t", "two", "-f", "sub/Dockerfile", address])).failure(2, &["`inner`"]);
     let executor = ["executor", "--no-push", "--context-sub-path", "sub", "--destination", "localhost/three"];
     run(bench.drystone().args(executor).args(["--context", &format!("{address}#v1")])).failure(1, &["git cannot read"]);
     run(bench.drystone().args(["build", "-t", "x", &format!("{address}#main:absent")])).failure(1, &["absent"]);
