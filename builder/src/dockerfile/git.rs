@@ -1,7 +1,7 @@
 //! Git repositories as sources of `ADD` and as contexts: what an address means, and a checkout of one commit.
 //!
 //! The machine's own `git` does the work. It asks nobody anything, reads no configuration of the user or the system, runs
-//! no hook and no filter, and speaks only the protocols in [`PROTOCOLS`], submodules included. What it gets is bounded, and
+//! no hook and no filter, and speaks only the protocols in `PROTOCOLS`, submodules included. What it gets is bounded, and
 //! belongs to a commit whose id it checks.
 //!
 //! Addresses are those of BuildKit: <https://docs.docker.com/reference/dockerfile/#adding-files-from-a-git-repository>.
