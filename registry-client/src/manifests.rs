@@ -83,8 +83,18 @@ impl Client {
     /// Fetches a manifest or index that has to be there, verified, from a mirror if there is one. Its absence is an error
     /// with the registry's words.
     pub async fn manifest_of(&self, remote: &Remote, name: &ManifestName) -> Result<FetchedManifest, Error> {
-        let call = self.call(Method::GET, remote, &path(name), Access::Pull)?.mirrored();
-        self.fetch_manifest(remote, name, call).await
+        let call = self.call(Method::GET, remote, &path(name), Access::Pull)?;
+        match self.fetch_manifest(remote, name, call.clone().mirrored()).await {
+            // A mirror that gives something else than what was asked for fails, too.
+            Err(Error::Damaged { .. } | Error::Document { .. }) if self.has_mirror(remote) => {
+                self.fetch_manifest(remote, name, call).await
+            }
+            other => other,
+        }
+    }
+
+    fn has_mirror(&self, remote: &Remote) -> bool {
+        self.options().mirrors.contains_key(&remote.registry)
     }
 
     async fn fetch_manifest(&self, remote: &Remote, name: &ManifestName, call: Call) -> Result<FetchedManifest, Error> {

@@ -178,6 +178,11 @@ class Buildah:
         return measure(["sh", "-c", self.script(place, cache)], self.bench.at("buildah.log"))
 
     def forget(self):
+        # A build that failed leaves its container's root mounted.
+        with open("/proc/mounts", encoding="utf-8") as file:
+            mounted = [line.split()[1] for line in file]
+        for place in reversed([place for place in mounted if place.startswith(self.bench.at("buildah/storage"))]):
+            subprocess.run(["umount", "--lazy", place], check=True)
         for directory in ["buildah/storage", "buildah/run"]:
             shutil.rmtree(self.bench.at(directory), ignore_errors=True)
         for image in self.bench.images:

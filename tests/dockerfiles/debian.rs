@@ -4,7 +4,7 @@ use std::fs;
 use std::process::Command;
 
 use crate::support::family::Bench;
-use crate::support::program::{Finished, repository, run, shared_cache};
+use crate::support::program::{Finished, mirror_variables, repository, run, shared_cache};
 
 const FAMILY: &str = "\
 drystone: 1
@@ -39,11 +39,7 @@ pub fn with_debian(children: &[(&str, &str)]) -> Bench {
 pub fn drystone(bench: &Bench) -> Command {
     let mut command = bench.drystone();
     command.env("DRYSTONE_CACHE_DIR", shared_cache()).env_remove("DRYSTONE_MIRROR");
-    for name in ["DRYSTONE_MIRROR", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"] {
-        if let Some(value) = std::env::var_os(name) {
-            command.env(name, value);
-        }
-    }
+    command.envs(mirror_variables());
     command
 }
 

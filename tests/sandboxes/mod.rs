@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::support::docker::Docker;
-use crate::support::program::{Finished, drystone, opencontrail, run, shared_cache, tool};
+use crate::support::program::{Finished, drystone, mirror_variables, opencontrail, run, shared_cache, tool};
 
 /// What is built: packages whose scripts make users and give files away, and a step that does so itself.
 const IMAGES: [&str; 3] = ["debian", "redis", "accounts"];
@@ -133,10 +133,8 @@ fn in_container(docker: &Docker, directory: &Path, options: &[&str], arguments: 
     let volume = format!("{}:/site", directory.display());
     let fixed = ["run", "--rm", "--network", "host", "-v", &volume, "-e", "HOME=/tmp"];
     let mut command: Command = docker.command(fixed.iter().chain(options).copied());
-    for name in ["DRYSTONE_MIRROR", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"] {
-        if let Ok(value) = std::env::var(name) {
-            command.arg("-e").arg(format!("{name}={value}"));
-        }
+    for (name, value) in mirror_variables() {
+        command.arg("-e").arg(format!("{name}={value}"));
     }
     run(command.args(["bare", "/site/drystone"]).args(arguments))
 }

@@ -39,6 +39,12 @@ pub fn drystone() -> Command {
     command
 }
 
+/// What of this process's environment says how a mirror is reached, with its values.
+pub fn mirror_variables() -> Vec<(&'static str, String)> {
+    let names = ["DRYSTONE_MIRROR", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"];
+    names.into_iter().filter_map(|name| Some((name, std::env::var(name).ok()?))).collect()
+}
+
 /// Where tests keep downloads between runs.
 pub fn shared_cache() -> PathBuf {
     let home = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);

@@ -146,30 +146,54 @@ impl<W: Write> Write for BlockWriter<W> {
 /// What an xz decoder may allocate; a header may ask for gigabytes. `xz -9` needs 65 MiB.
 const XZ_MEMORY: u64 = 128 << 20;
 
-/// Reads a layer or another archive as it is stored, whatever its compression (gzip, zstd, xz, bzip2 or none), which its first
-/// bytes tell.
-pub fn decompress<'a>(mut stored: impl Read + Send + 'a) -> io::Result<Box<dyn Read + Send + 'a>> {
-    let mut magic = Vec::with_capacity(6);
-    Read::by_ref(&mut stored).take(6).read_to_end(&mut magic)?;
-    let kind = magic.clone();
-    let whole = io::Cursor::new(magic).chain(stored);
-    Ok(match kind.as_slice() {
-        [0x1f, 0x8b, ..] => {
-            let buffered = io::BufReader::with_capacity(1 << 16, whole);
-            Box::new(flate2::bufread::MultiGzDecoder::new(buffered))
+/// How something is stored, as its first bytes tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stored {
+    Plain,
+    Gzip,
+    Zstd,
+    Xz,
+    Bzip2,
+}
+
+/// How many first bytes tell how something is stored.
+const MAGIC: u64 = 6;
+
+impl Stored {
+    fn of(head: &[u8]) -> Self {
+        match head {
+            [0x1f, 0x8b, ..] => Self::Gzip,
+            [0x28, 0xb5, 0x2f, 0xfd, ..] => Self::Zstd,
+            [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Self::Xz,
+            [b'B', b'Z', b'h', b'1'..=b'9', ..] => Self::Bzip2,
+            _ => Self::Plain,
         }
-        [0x28, 0xb5, 0x2f, 0xfd, ..] => Box::new(zstd::stream::read::Decoder::new(whole)?),
-        b"\xfd7zXZ\0" => {
+    }
+}
+
+/// Whether what begins like this is compressed in one of the ways that [`decompress`] knows.
+pub fn is_compressed(head: &[u8]) -> bool {
+    Stored::of(head) != Stored::Plain
+}
+
+/// Reads a layer or another archive as it is stored, whatever its compression (gzip, zstd, xz, bzip2 or none), which its
+/// first bytes tell.
+pub fn decompress<'a>(mut stored: impl Read + Send + 'a) -> io::Result<Box<dyn Read + Send + 'a>> {
+    let mut magic = Vec::with_capacity(MAGIC as usize);
+    Read::by_ref(&mut stored).take(MAGIC).read_to_end(&mut magic)?;
+    let kind = Stored::of(&magic);
+    let whole = io::Cursor::new(magic).chain(stored);
+    let buffered = |whole| io::BufReader::with_capacity(1 << 16, whole);
+    Ok(match kind {
+        Stored::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(buffered(whole))),
+        Stored::Zstd => Box::new(zstd::stream::read::Decoder::new(whole)?),
+        Stored::Xz => {
             let stream = liblzma::stream::Stream::new_stream_decoder(XZ_MEMORY, liblzma::stream::CONCATENATED)?;
-            let buffered = io::BufReader::with_capacity(1 << 16, whole);
-            Box::new(liblzma::bufread::XzDecoder::new_stream(buffered, stream))
+            Box::new(liblzma::bufread::XzDecoder::new_stream(buffered(whole), stream))
         }
         // Its blocks have at most 900 kB, so that a header cannot ask for much memory.
-        [b'B', b'Z', b'h', b'1'..=b'9', ..] => {
-            let buffered = io::BufReader::with_capacity(1 << 16, whole);
-            Box::new(bzip2::bufread::MultiBzDecoder::new(buffered))
-        }
-        _ => Box::new(whole),
+        Stored::Bzip2 => Box::new(bzip2::bufread::MultiBzDecoder::new(buffered(whole))),
+        Stored::Plain => Box::new(whole),
     })
 }
 

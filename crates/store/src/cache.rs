@@ -201,22 +201,26 @@ impl Cache {
         }
     }
 
+    fn lock_path(&self, area: Area, key: CacheKey) -> PathBuf {
+        self.root.join("locks").join(format!("{}-{}", area.directory(), key.hex()))
+    }
+
     /// Waits until nobody else works on this entry. `on_wait` is called once, if there is somebody. Look for the entry
     /// again afterwards: the other one has probably made it.
     pub fn lock(&self, area: Area, key: CacheKey, on_wait: &mut dyn FnMut()) -> Result<KeyLock, StoreError> {
-        let path = self.root.join("locks").join(format!("{}-{}", area.directory(), key.hex()));
+        let path = self.lock_path(area, key);
         KeyLock::acquire(path.clone(), on_wait).map_err(StoreError::io("lock", &path))
     }
 
     /// Takes the lock of this entry if nobody has it.
     pub fn try_lock(&self, area: Area, key: CacheKey) -> Result<Option<KeyLock>, StoreError> {
-        let path = self.root.join("locks").join(format!("{}-{}", area.directory(), key.hex()));
+        let path = self.lock_path(area, key);
         KeyLock::try_acquire(path.clone()).map_err(StoreError::io("lock", &path))
     }
 
     /// Waits until nobody has this entry alone, and keeps away whoever wants to.
     pub fn lock_together(&self, area: Area, key: CacheKey) -> Result<KeyLock, StoreError> {
-        let path = self.root.join("locks").join(format!("{}-{}", area.directory(), key.hex()));
+        let path = self.lock_path(area, key);
         KeyLock::acquire_together(path.clone()).map_err(StoreError::io("lock", &path))
     }
 

@@ -68,10 +68,14 @@ async fn a_mirror_that_fails_is_asked_once() {
 #[tokio::test]
 async fn a_mirror_that_lies_is_found_out() {
     let (origin, mirror) = (Bench::new().await, Bench::new().await);
-    push(&origin, &[b"layer"]).await;
+    let named = push(&origin, &[b"layer"]).await;
     push(&mirror, &[b"layer"]).await;
+    mirror.fault("GET", "manifests", Fault::Corrupt);
     mirror.fault("GET", "blobs", Fault::Corrupt);
     let (client, remote) = with_mirror(&origin, &mirror.address);
+    let by_digest = ManifestName::Digest(named.digest);
+    assert_eq!(client.manifest_of(&remote, &by_digest).await.unwrap().descriptor.digest, named.digest);
+    assert_eq!(origin.log.count("manifests"), 1, "the registry itself is asked");
     let (layer, _) = blob(b"layer");
     assert!(client.pull_blob(&remote, &layer, Vec::new()).await.is_err());
 }

@@ -49,9 +49,12 @@ impl FromStr for RegistryMirror {
     type Err = ReferenceError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let hub = Registry::docker_hub();
         let (registry, mirror) = match text.split_once('=') {
+            // kaniko's users know it by this name.
+            Some((registry, mirror)) if registry == hub.api_host() => (hub, mirror),
             Some((registry, mirror)) => (registry.parse()?, mirror),
-            None => (Registry::docker_hub(), text),
+            None => (hub, text),
         };
         Ok(Self { registry, mirror: mirror.parse()? })
     }
@@ -150,5 +153,26 @@ impl OneCredential {
 impl Credentials for OneCredential {
     fn lookup(&self, _: &Registry, _: Option<&Repository>) -> Result<Option<Credential>, CredentialsError> {
         Ok(Some(self.0.clone()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mirror_is_of_the_registry_that_is_named_or_of_dockers() {
+        for (text, registry, mirror) in [
+            ("mirror.example", "docker.io", "mirror.example"),
+            ("docker.io=localhost:5000", "docker.io", "localhost:5000"),
+            ("index.docker.io=mirror.example", "docker.io", "mirror.example"),
+            ("registry.example:5000=[::1]:5000", "registry.example:5000", "[::1]:5000"),
+        ] {
+            let parsed: RegistryMirror = text.parse().unwrap();
+            assert_eq!((parsed.registry.as_str(), parsed.mirror.as_str()), (registry, mirror), "{text}");
+        }
+        for text in ["", "=mirror.example", "registry.example=", "https://mirror.example", "mirror.example/path"] {
+            assert!(text.parse::<RegistryMirror>().is_err(), "{text}");
+        }
     }
 }

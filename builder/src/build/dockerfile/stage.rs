@@ -21,7 +21,7 @@ use crate::dockerfile::image_shelf::ImageShelf;
 use crate::dockerfile::needs::{Need, Origin, stage_at, stands_further_down};
 use crate::dockerfile::settings::{Settings, text};
 use crate::dockerfile::shelf::{Shelf, path_of};
-use crate::error::BuildError;
+use crate::error::{BuildError, chain};
 use crate::image::{DEFAULT_PATH, Layer, rfc3339};
 use crate::output::printable;
 
@@ -295,12 +295,6 @@ impl<'b> StageBuild<'b> {
         let trees = self.builder.trees(layers)?;
         Ok(Box::new(ImageShelf::new(trees, self.builder.sandbox.owners())?))
     }
-}
-
-/// An error with its causes, in a line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 /// The directories that are missing on the way to one, and it, from the top.

@@ -319,14 +319,14 @@ impl ContextSource {
 }
 
 fn is_archive(head: &[u8]) -> bool {
-    let magic: [&[u8]; 4] = [&[0x1f, 0x8b], &[0x28, 0xb5, 0x2f, 0xfd], b"\xfd7zXZ\0", b"BZh"];
-    magic.iter().any(|magic| head.starts_with(magic)) || head.get(257..262) == Some(b"ustar")
+    layer::compress::is_compressed(head) || head.get(257..262) == Some(b"ustar")
 }
 
-/// Where the Dockerfile is: what `-f` says, seen from here, or in a tar from its root; else the one of the context.
-fn dockerfile_path(file: Option<&Path>, directory: &Path, in_tar: bool) -> Result<PathBuf, Failure> {
+/// Where the Dockerfile is: what `-f` says, seen from here, or in a tar or a repository from its root; else the one of the
+/// context.
+fn dockerfile_path(file: Option<&Path>, directory: &Path, is_unpacked: bool) -> Result<PathBuf, Failure> {
     let Some(file) = file else {
-        let at = |name: &str| match in_tar {
+        let at = |name: &str| match is_unpacked {
             true => inside(directory, name).unwrap_or_else(|_| directory.join(name)),
             false => directory.join(name),
         };
@@ -342,7 +342,7 @@ fn dockerfile_path(file: Option<&Path>, directory: &Path, in_tar: bool) -> Resul
         }
         return Ok(found);
     };
-    if in_tar && !file.is_absolute() {
+    if is_unpacked && !file.is_absolute() {
         // Whoever made the context says where its links lead.
         let found = file.to_str().and_then(|file| inside(directory, file).ok()).filter(|path| path.is_file());
         return found.ok_or_else(|| Failure::Usage(format!("there is no Dockerfile `{}`", file.display())));
