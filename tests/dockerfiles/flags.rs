@@ -246,7 +246,7 @@ fn a_linked_copy_is_not_made_again_over_another_base() {
     };
     let kinds = |steps: Vec<(String, bool)>| steps.into_iter().map(|step| step.1).collect::<Vec<_>>();
     with_version("1");
-    // The last step is the image itself.
+    // The last step is the configuration.
     assert_eq!(kinds(steps(&bench, &[])), [false, false, false, false, false]);
     let layers = |place: usize| bench.manifest("test")["layers"].as_array().unwrap()[place].clone();
     let count = bench.manifest("test")["layers"].as_array().unwrap().len();
