@@ -27,7 +27,7 @@ SCENARIOS = {
     "cold": "cold: empty caches, empty registry",
     "segments": "drystone keeps its packages' segments and nothing else; buildah is cold",
     "no-op": "nothing changed",
-    "entrypoint": "one line more in one image's entrypoint",
+    "entrypoint": "one line more in one leaf's entrypoint",
     "package": "one package more in one image",
     "fresh": "a fresh runner with a remote cache, nothing changed",
 }
@@ -249,7 +249,9 @@ class Bench:
         return self.drystone.up(), self.buildah.up()
 
     def entrypoint(self, _):
-        image = next(image for image in self.images if os.path.exists(os.path.join(image.directory, "entrypoint.sh")))
+        parents = {image.parent for image in self.images}
+        leaves = [image for image in self.images if image.name not in parents]
+        image = next(image for image in leaves if os.path.exists(os.path.join(image.directory, "entrypoint.sh")))
         for path in [os.path.join(self.drystone.family, image.name), os.path.join(self.buildah.contexts, image.name)]:
             with open(os.path.join(path, "entrypoint.sh"), "a", encoding="utf-8") as file:
                 file.write("# one line more\n")
