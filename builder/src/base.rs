@@ -29,6 +29,8 @@ pub use triggers::triggers;
 pub struct Base {
     /// Its name as the spec has it.
     pub written: String,
+    /// The platform for which it was asked.
+    pub asked: Platform,
     /// What the name stands for today, of all platforms: what a lock keeps.
     pub digest: Digest,
     /// The manifest that was chosen for the platform.
@@ -48,6 +50,12 @@ impl Base {
     pub fn key(&self) -> Digest {
         let layers: Vec<&[u8]> = self.layers.iter().map(|layer| layer.diff_id.0.as_bytes()).collect();
         FramedHasher::new("base 1").list("layers", layers).field("config", self.config_digest.as_bytes()).finish()
+    }
+
+    /// The machine that its programs are for.
+    pub fn platform(&self) -> Platform {
+        let said = self.config.platform();
+        if said.architecture.is_empty() { self.asked.clone() } else { said }
     }
 
     /// Its date, in seconds since 1970; 0 if it has none.
@@ -93,7 +101,7 @@ pub struct Bases<'a> {
     /// Ask registries also for what is here.
     pub refresh: bool,
     /// What names stand for, whatever registries say: a lock's.
-    pub pins: BTreeMap<String, Digest>,
+    pub pins: BTreeMap<(String, Platform), Digest>,
     directory: PathBuf,
     found: Mutex<BTreeMap<(String, Platform), Arc<Base>>>,
 }

@@ -12,6 +12,7 @@ mod inputs;
 mod lend;
 mod missing;
 mod packages;
+mod platforms;
 mod squash;
 mod step;
 mod trees;
@@ -19,7 +20,7 @@ mod trees;
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use content::{Digest, FramedHasher};
@@ -35,6 +36,8 @@ pub use self::explain::{ExplainedStep, Reason};
 use self::inputs::LastStep;
 pub use self::lend::lend;
 use self::packages::{PackagesStep, packages_span};
+pub use self::platforms::Finished;
+use self::platforms::Gathering;
 use self::step::{StepName, StoredLayer};
 use crate::base::{self, Base, Bases};
 use crate::cut::{self, Cut};
@@ -162,6 +165,11 @@ impl BuiltImage {
         Self { reference, ..self }
     }
 
+    /// The platform for which it was planned.
+    pub fn platform(&self) -> &Platform {
+        &self.state.platform
+    }
+
     /// Whether nothing had to be done.
     pub fn is_cached(&self) -> bool {
         self.steps.iter().all(|step| step.cached)
@@ -201,6 +209,8 @@ struct State {
     triggers: Vec<Command>,
     /// The environment and directory that commands see.
     config: Option<ImageConfig>,
+    /// The machine that its programs are for.
+    platform: Platform,
 }
 
 /// What the steps of an image came to.
@@ -220,28 +230,70 @@ impl Builder<'_> {
         self
     }
 
-    /// Builds all images of a plan, their packages cut like this. `reference` gives the name of each, and `finished` gets
-    /// each as soon as it is whole, which may be long before the others are; the layout has the names of all of them at
-    /// the end.
+    /// Builds all images of plans, one for each platform, their packages cut like this. `reference` gives the name of
+    /// each, and `finished` gets each as soon as it is whole on all of its platforms, which may be long before the others
+    /// are; the layout has the names of all of them at the end. Returns the images platform by platform, and what their
+    /// names stand for.
     ///
     /// Where nothing can be run, a plan in which something has to be is refused before anything is done; to keep going
     /// is to build what can be built all the same.
     pub fn build(
         &self,
+        plans: &[(&Plan<'_>, &Cut)],
+        reference: &(dyn Fn(&spec::Image) -> Reference + Sync),
+        finished: &(dyn Fn(&Finished) + Sync),
+    ) -> Result<(Vec<BuiltImage>, Vec<Finished>), BuildError> {
+        // What is stored here is named at the end; until then nobody may take it for garbage.
+        let _lease = self.layout.lease();
+        for (plan, cut) in plans {
+            self.secrets.check(plan)?;
+            if self.fetcher.is_offline() {
+                self.refuse_what_is_missing(plan, cut)?;
+            }
+            if !self.options.keep_going {
+                self.refuse_what_cannot_run(plan, cut)?;
+            }
+        }
+        let gathering = Gathering::new(plans, self.layout);
+        let named = Mutex::new(Vec::new());
+        let mut collected = Collected::default();
+        for (number, (plan, cut)) in plans.iter().enumerate() {
+            if plans.len() > 1 {
+                self.observe(Event::Note(&format!("building for {}", plan.platform)));
+            }
+            let whole = |image: &BuiltImage| -> Result<(), BuildError> {
+                if let Some(image) = gathering.add(number, image)? {
+                    finished(&image);
+                    named.lock().unwrap_or_else(PoisonError::into_inner).push(image);
+                }
+                Ok(())
+            };
+            collected.add(plan, self.build_platform(plan, cut, reference, &whole));
+            if self.interrupt.load(Ordering::Relaxed) {
+                return Err(BuildError::Interrupted);
+            }
+            if collected.has_failed() && !self.options.keep_going {
+                break;
+            }
+        }
+        let mut named = named.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let place = |image: &Finished| collected.built.iter().position(|built| built.reference == image.reference);
+        named.sort_by_cached_key(place);
+        // Whoever asked to go on keeps what could be built; otherwise all images change together or none does.
+        if !collected.has_failed() || self.options.keep_going {
+            self.name(&named)?;
+        }
+        Ok((collected.into_built()?, named))
+    }
+
+    /// Builds the images of one platform. `whole` gets each as soon as it is whole.
+    fn build_platform(
+        &self,
         plan: &Plan<'_>,
         cut: &Cut,
         reference: &(dyn Fn(&spec::Image) -> Reference + Sync),
-        finished: &(dyn Fn(&BuiltImage) + Sync),
-    ) -> Result<Vec<BuiltImage>, BuildError> {
-        self.secrets.check(plan)?;
-        // What is stored here is named at the end; until then nobody may take it for garbage.
-        let _lease = self.layout.lease();
-        if self.fetcher.is_offline() {
-            self.refuse_what_is_missing(plan, cut)?;
-        }
-        if !self.options.keep_going {
-            self.refuse_what_cannot_run(plan, cut)?;
-        }
+        whole: &(dyn Fn(&BuiltImage) -> Result<(), BuildError> + Sync),
+    ) -> Vec<Outcome<Arc<BuiltImage>, BuildError>> {
         let wanted: Vec<usize> = (0..plan.images.len()).filter(|place| plan.images[*place].wanted).collect();
         let place = |parent: usize| wanted.binary_search(&parent).expect("parents of what is wanted are wanted");
         let parents = |image: &usize| {
@@ -262,33 +314,27 @@ impl Builder<'_> {
             let cut = ImageCut { groups: &groups, squashed: cut.squashed[wanted[place]], begun: &begun };
             self.logs.name(name, &reference);
             let mut built = match &planned.image.dockerfile {
-                Some(dockerfile) => self.of_dockerfile(planned.image, dockerfile, parents, reference),
-                None => self.image(planned, &cut, parents.first().map(AsRef::as_ref), reference),
+                Some(dockerfile) => self.of_dockerfile((planned.image, dockerfile), &plan.platform, parents, reference),
+                None => {
+                    let parent = parents.first().map(AsRef::as_ref);
+                    self.image(planned, &plan.platform, &cut, parent, reference)
+                }
             };
             self.tell(name, &built);
-            built.iter().for_each(finished);
+            built = built.and_then(|built| whole(&built).map(|()| built));
             if let Err(BuildError::Command { log, .. }) = &mut built {
                 *log = self.logs.path(name);
             }
             built.map(Arc::new)
         };
-        let outcomes = std::thread::scope(|scope| {
+        std::thread::scope(|scope| {
             scope.spawn(|| ahead.work(&Workshop { observer: &(), ..self.workshop() }));
             let _over = ahead::Over(&ahead);
             graph::run(&parents, &urgency, self.options.jobs, self.options.keep_going, work)
-        });
-        if self.interrupt.load(Ordering::Relaxed) {
-            return Err(BuildError::Interrupted);
-        }
-        let (built, problem) = collect(plan, outcomes);
-        // Whoever asked to go on keeps what could be built; otherwise all images change together or none does.
-        if problem.is_none() || self.options.keep_going {
-            self.name(&built)?;
-        }
-        problem.map_or(Ok(built), Err)
+        })
     }
 
-    fn name(&self, built: &[BuiltImage]) -> Result<(), BuildError> {
+    fn name(&self, built: &[Finished]) -> Result<(), BuildError> {
         let known: HashMap<Reference, Digest> = self
             .layout
             .references()
@@ -296,7 +342,7 @@ impl Builder<'_> {
             .into_iter()
             .map(|(name, descriptor)| (name, descriptor.digest))
             .collect();
-        let is_named = |image: &BuiltImage| known.get(&image.reference) == Some(&image.manifest.digest);
+        let is_named = |image: &Finished| known.get(&image.reference) == Some(&image.manifest.digest);
         if !built.iter().all(is_named) {
             let named = built.iter().map(|image| (image.reference.clone(), image.manifest.clone()));
             self.layout.set_references(&named.collect::<Vec<_>>())?;
@@ -323,6 +369,7 @@ impl Builder<'_> {
     fn image(
         &self,
         planned: &PlannedImage<'_>,
+        platform: &Platform,
         cut: &ImageCut<'_>,
         parent: Option<&BuiltImage>,
         reference: Reference,
@@ -332,7 +379,7 @@ impl Builder<'_> {
         let mut state = match (parent, &planned.base) {
             (Some(parent), _) => parent.state.clone(),
             (None, Some(base)) => self.on_base(base, &image.from.span)?,
-            (None, None) => self.nothing(),
+            (None, None) => self.nothing(platform),
         };
         // A Dockerfile leaves its own as text.
         if let Some(parent) = parent.filter(|parent| parent.state.triggers.is_empty()) {
@@ -349,7 +396,9 @@ impl Builder<'_> {
                     let (packages, compiling) = (planned.packages[&place].as_slice(), &planned.compiling[&place]);
                     let (groups, span) = ((cut.groups)(place), packages_span(image, step));
                     let (workshop, begun) = (self.workshop(), cut.begun);
-                    let step = PackagesStep { image: name, packages, groups, compiling, span, workshop, begun };
+                    let platform = &state.platform.clone();
+                    let step =
+                        PackagesStep { image: name, platform, packages, groups, compiling, span, workshop, begun };
                     self.packages(&step, &mut state, &mut reports)?;
                 }
                 Step::Files(entries) => {
@@ -375,13 +424,15 @@ impl Builder<'_> {
         self.assemble(image, reference, state, made)
     }
 
-    fn nothing(&self) -> State {
+    /// What `scratch` is for a machine.
+    fn nothing(&self, platform: &Platform) -> State {
         State {
-            key: FramedHasher::new("scratch 1").finish(),
+            key: FramedHasher::new("scratch 2").field("platform", platform.to_string()).finish(),
             layers: Vec::new(),
             epoch: self.options.epoch.unwrap_or(0),
             triggers: Vec::new(),
             config: None,
+            platform: platform.clone(),
         }
     }
 
@@ -393,6 +444,7 @@ impl Builder<'_> {
             epoch: self.options.epoch.unwrap_or_else(|| base.created()),
             triggers: base::triggers(&base.written, &base.config.config.on_build, span)?,
             config: Some(base.config.clone()),
+            platform: base.platform(),
         })
     }
 
@@ -405,8 +457,7 @@ impl Builder<'_> {
         Made { layers, squashed, reports: mut steps }: Made,
     ) -> Result<BuiltImage, BuildError> {
         let started = Instant::now();
-        let platform = Platform::linux("amd64");
-        let config = configuration(image, state.config.as_ref(), &platform, &layers, state.epoch);
+        let config = configuration(image, state.config.as_ref(), &state.platform, &layers, state.epoch);
         let mut annotations: BTreeMap<String, String> =
             image.annotations.iter().map(|entry| (entry.key.to_string(), entry.value.value.clone())).collect();
         let budget = layering::budget(image, self.options.layer_budget);
@@ -462,9 +513,10 @@ impl Builder<'_> {
         }
     }
 
-    /// Fails if commands cannot be run here, and says so of `step`.
-    fn must_run(&self, step: impl FnOnce() -> Diagnostic) -> Result<(), BuildError> {
-        self.sandbox.may_run().map_err(|why| BuildError::CannotRun { steps: step().into(), why })
+    /// Fails if commands of a machine cannot be run here, and says so of `step`.
+    fn must_run(&self, platform: &Platform, step: impl FnOnce() -> Diagnostic) -> Result<(), BuildError> {
+        let may_run = self.sandbox.may_run_for(&platform.architecture);
+        may_run.map_err(|why| BuildError::CannotRun { steps: step().into(), why })
     }
 }
 
@@ -486,26 +538,41 @@ fn work_of(planned: &PlannedImage<'_>) -> u64 {
     packages + COMMAND * (1 + planned.image.steps.len() as u64)
 }
 
-/// The images that were built, and what kept the others from it: the only error, or a summary of several images.
-fn collect(
-    plan: &Plan<'_>,
-    outcomes: Vec<Outcome<Arc<BuiltImage>, BuildError>>,
-) -> (Vec<BuiltImage>, Option<BuildError>) {
-    let (mut built, mut errors, mut failed, mut skipped) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    for (planned, outcome) in plan.images.iter().filter(|planned| planned.wanted).zip(outcomes) {
-        match outcome {
-            Outcome::Done(image) => built.push(Arc::unwrap_or_clone(image)),
-            Outcome::Failed(error) => {
-                errors.push(error);
-                failed.push(planned.image.name.value.clone());
+/// The images that were built, and what kept the others from it.
+#[derive(Default)]
+struct Collected {
+    built: Vec<BuiltImage>,
+    errors: Vec<BuildError>,
+    failed: Vec<ImageName>,
+    skipped: Vec<ImageName>,
+}
+
+impl Collected {
+    fn add(&mut self, plan: &Plan<'_>, outcomes: Vec<Outcome<Arc<BuiltImage>, BuildError>>) {
+        for (planned, outcome) in plan.images.iter().filter(|planned| planned.wanted).zip(outcomes) {
+            let name = || planned.image.name.value.clone();
+            match outcome {
+                Outcome::Done(image) => self.built.push(Arc::unwrap_or_clone(image)),
+                Outcome::Failed(error) => {
+                    self.errors.push(error);
+                    self.failed.push(name());
+                }
+                Outcome::Skipped => self.skipped.push(name()),
             }
-            Outcome::Skipped => skipped.push(planned.image.name.value.clone()),
         }
     }
-    let problem = match errors.len() {
-        0 => None,
-        1 if skipped.is_empty() => errors.pop(),
-        _ => Some(BuildError::Images { failed, skipped, errors }),
-    };
-    (built, problem)
+
+    fn has_failed(&self) -> bool {
+        !self.errors.is_empty()
+    }
+
+    /// What was built, or what kept it from being all: the only error, or a summary of several images.
+    fn into_built(self) -> Result<Vec<BuiltImage>, BuildError> {
+        let Self { built, mut errors, failed, skipped } = self;
+        match errors.len() {
+            0 => Ok(built),
+            1 if skipped.is_empty() => Err(errors.remove(0)),
+            _ => Err(BuildError::Images { failed, skipped, errors }),
+        }
+    }
 }

@@ -14,7 +14,6 @@ use store::{Layout, StoreError};
 use crate::cut::{self, Budget, Cut, OverBudget, Piece, USUAL_BUDGET};
 use crate::error::BuildError;
 use crate::image::{LAYER_BUDGET, SQUASHED, packages_of};
-use crate::lock::PLATFORM;
 use crate::plan::{Plan, PlannedImage};
 
 /// Who knows how packages were cut before.
@@ -64,8 +63,9 @@ impl Remembered {
     /// What a lock says of the images of a plan.
     fn of(lock: &Lock, plan: &Plan<'_>, reference: &dyn Fn(&Image) -> Reference) -> Self {
         let mut images: BTreeMap<String, Vec<Known>> = BTreeMap::new();
+        let platform = plan.platform.to_string();
         for planned in &plan.images {
-            let Some(locked) = lock.image(planned.image.name.as_str(), PLATFORM) else { continue };
+            let Some(locked) = lock.image(planned.image.name.as_str(), &platform) else { continue };
             let reference = reference(planned.image);
             let budget = locked.budget.to_string();
             let squashed = locked.squashed;
@@ -130,7 +130,7 @@ pub fn number(budget: Budget) -> u32 {
 fn locked_groups(lock: &Lock, image: &LockedImage) -> Vec<Vec<String>> {
     let mut line = vec![image];
     // A hand may have made a circle of them.
-    while let Some(parent) = lock.image(&line[line.len() - 1].from, PLATFORM)
+    while let Some(parent) = lock.image(&line[line.len() - 1].from, &image.platform)
         && line.len() < lock.images.len()
     {
         line.push(parent);

@@ -44,6 +44,7 @@ pub mod package;
 pub mod parallel;
 pub mod pause;
 pub mod plan;
+pub mod platform;
 pub mod provenance;
 pub mod pull;
 pub mod push;

@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use content::Digest;
+use oci::Platform;
 use spec::lock::{Lock, LockedDeb, LockedImage, LockedParent, LockedPython, LockedStep};
 use spec::{AptIndex, AptSource, Family, Image, Parent, Step, Trust};
 use url::Url;
@@ -27,9 +28,6 @@ pub use record::record;
 
 /// The file in a family's directory.
 pub const LOCK_FILE: &str = "drystone.lock";
-
-/// The platform that images are built for.
-pub(crate) const PLATFORM: &str = "linux/amd64";
 
 /// A lock as it was found.
 #[derive(Clone, Debug, Default)]
@@ -57,16 +55,18 @@ pub struct Fit<'a> {
     family: &'a Family,
     lock: Option<&'a Known>,
     update: &'a Update,
+    platform: &'a Platform,
     /// Sources that are no longer what the lock describes.
     changed: BTreeSet<&'a str>,
 }
 
 impl<'a> Fit<'a> {
-    /// Compares a lock with the family's sources.
+    /// Compares a lock with the family's sources, for images of this platform.
     pub fn new(
         family: &'a Family,
         lock: Option<&'a Known>,
         update: &'a Update,
+        platform: &'a Platform,
         archives: &Archives<'_>,
     ) -> Result<Self, BuildError> {
         let mut changed = BTreeSet::new();
@@ -85,12 +85,17 @@ impl<'a> Fit<'a> {
                 changed.insert(source.name.as_str());
             }
         }
-        Ok(Self { family, lock, update, changed })
+        Ok(Self { family, lock, update, platform, changed })
+    }
+
+    /// The platform of the images.
+    pub fn platform(&self) -> &'a Platform {
+        self.platform
     }
 
     /// What the lock says of an image, if that is what its spec asks for and nothing of it is to be updated.
     pub fn image(&self, image: &Image) -> Option<&'a LockedImage> {
-        let found = self.lock?.lock.image(image.name.as_str(), PLATFORM)?;
+        let found = self.lock?.lock.image(image.name.as_str(), &self.platform.to_string())?;
         let sources: Vec<&str> = image.sources.iter().map(|name| name.as_str()).collect();
         let has_packages = image.packages().next().is_some();
         let fits = found.from == from(image)
@@ -113,7 +118,7 @@ impl<'a> Fit<'a> {
 
     /// Whether a base is the one that the lock names.
     pub fn has_base(&self, base: &Base) -> bool {
-        let locked = self.lock.and_then(|known| known.lock.parent(&base.written, PLATFORM));
+        let locked = self.lock.and_then(|known| known.lock.parent(&base.written, &self.platform.to_string()));
         locked.is_some_and(|locked| locked.digest == base.digest.to_string())
     }
 
@@ -121,7 +126,9 @@ impl<'a> Fit<'a> {
     pub fn pins(&self) -> Pins {
         let mut pins = Pins::default();
         let (Some(known), false) = (self.lock, *self.update == Update::Everything) else { return pins };
-        for package in known.lock.packages() {
+        let platform = self.platform.to_string();
+        let images = known.lock.images.iter().filter(|image| image.platform == platform);
+        for package in images.flat_map(LockedImage::packages) {
             let is_known = self.family.source(&package.source).is_some();
             pins.add(package, is_known && !self.changed.contains(package.source.as_str()));
         }
@@ -197,20 +204,28 @@ pub fn compiling(step: &LockedStep, known: &[&LockedPackage]) -> Option<Compilin
     })
 }
 
-/// What the names of bases stand for, by a lock.
-pub fn bases(lock: &Lock) -> BTreeMap<String, Digest> {
-    let pin = |parent: &LockedParent| Some((parent.reference.clone(), parent.digest.parse().ok()?));
-    lock.parents.iter().filter(|parent| parent.platform == PLATFORM).filter_map(pin).collect()
+/// What the names of bases stand for on each platform, by a lock.
+pub fn bases(lock: &Lock) -> BTreeMap<(String, Platform), Digest> {
+    let pin = |parent: &LockedParent| {
+        Some(((parent.reference.clone(), parent.platform.parse().ok()?), parent.digest.parse().ok()?))
+    };
+    lock.parents.iter().filter_map(pin).collect()
 }
 
 /// Adds bases to a lock.
 pub fn note_bases(lock: &mut Lock, bases: &[Arc<Base>]) {
     for base in bases {
-        let (reference, digest) = (base.written.clone(), base.digest.to_string());
-        lock.parents.retain(|known| known.reference != reference || known.platform != PLATFORM);
-        lock.parents.push(LockedParent { reference, platform: PLATFORM.to_owned(), digest });
+        let found = LockedParent::from(&**base);
+        lock.parents.retain(|known| known.reference != found.reference || known.platform != found.platform);
+        lock.parents.push(found);
     }
     lock.sort();
+}
+
+impl From<&Base> for LockedParent {
+    fn from(base: &Base) -> Self {
+        Self { reference: base.written.clone(), platform: base.asked.to_string(), digest: base.digest.to_string() }
+    }
 }
 
 /// A digest of a lock.

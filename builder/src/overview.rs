@@ -8,7 +8,7 @@ use std::fs;
 
 use content::{Digest, FramedHasher};
 use layer::compress::Compression;
-use oci::Reference;
+use oci::{Platform, Reference};
 use serde::Serialize;
 use store::{Cache, Layout, StoreError, StoredImage};
 
@@ -27,10 +27,17 @@ pub use uploads::{Held, Upload, ask, mark};
 /// What a plan comes to.
 #[derive(Debug, Serialize)]
 pub struct Overview {
+    /// The platform that is planned.
+    #[serde(serialize_with = "as_text")]
+    pub platform: Platform,
     /// The images that would be built, parents before their children.
     pub images: Vec<ImageOverview>,
     /// All of them together.
     pub totals: Totals,
+}
+
+fn as_text<S: serde::Serializer>(platform: &Platform, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(platform)
 }
 
 /// An image of a plan.
@@ -150,7 +157,7 @@ pub fn overview(
     for planned in plan.images.iter().filter(|planned| planned.wanted) {
         let reference = reference(planned.image);
         // An image that cannot be read will be built again.
-        let found = sources.layout.and_then(|layout| layout.image_at(&reference).ok().flatten());
+        let found = sources.layout.and_then(|layout| layout.image_at(&reference, &plan.platform).ok().flatten());
         stored.insert(reference.to_string(), found);
     }
     let known: BTreeMap<Vec<&str>, (Digest, u64)> = stored
@@ -209,7 +216,7 @@ pub fn overview(
     totals.whole = images.iter().flat_map(|image| &image.layers).map(|layer| layer.bytes).sum();
     totals.not_in_layout = stored.values().filter(|image| image.is_none()).count();
     of_layout(&mut totals, stored.values().flatten());
-    Ok(Overview { images, totals })
+    Ok(Overview { platform: plan.platform.clone(), images, totals })
 }
 
 /// What the cache has of the bytecode of packages, in bytes.

@@ -17,6 +17,7 @@ use crate::entrypoint::refuse_unexecutable;
 use crate::error::BuildError;
 use crate::fetch::STAND_IN;
 use crate::lock::{self, Fit};
+use crate::platform::is_for;
 use crate::python::Compiling;
 use crate::resolve::Resolver;
 use crate::steps::mounts;
@@ -104,7 +105,9 @@ pub struct PlannedImage<'a> {
 pub struct Plan<'a> {
     /// The family.
     pub family: &'a Family,
-    /// The images; those of the family that cannot be resolved and are not wanted are not among them.
+    /// The platform that its images are built for here.
+    pub platform: Platform,
+    /// The images of that platform; those of the family that cannot be resolved and are not wanted are not among them.
     pub images: Vec<PlannedImage<'a>>,
     /// Those that are not.
     pub left_out: Vec<&'a Image>,
@@ -129,7 +132,9 @@ impl<'a> Plan<'a> {
         fit: &Fit<'_>,
     ) -> Result<Self, BuildError> {
         refuse_priorities(family)?;
-        let chosen = with_parents(family, wanted);
+        let platform = fit.platform().clone();
+        let is_for = |image: &Image| is_for(image, &platform);
+        let chosen = with_parents(family, &|image| is_for(image) && wanted(image.name.as_str()));
         let is_missing = |image: &&Image| chosen.contains(image.name.as_str()) && fit.image(image).is_none();
         let mut planner = Planner {
             resolver: Resolver::new(family, archives, fit.pins()),
@@ -140,10 +145,11 @@ impl<'a> Plan<'a> {
         };
         let mut images: Vec<PlannedImage<'a>> = Vec::new();
         let mut left_out = Vec::new();
-        for image in &family.images {
+        for image in family.images.iter().filter(|image| is_for(image) || chosen.contains(image.name.as_str())) {
             let wanted = chosen.contains(image.name.as_str());
             if wanted {
                 refuse_what_is_missing(image)?;
+                refuse_other_platforms(image, &platform)?;
                 refuse_unexecutable(image, archives.family)?;
             }
             match planner.image(image, wanted, &images) {
@@ -161,7 +167,7 @@ impl<'a> Plan<'a> {
         };
         let stand_ins = family.sources.iter().filter(stands_in).map(|source| source.name.value.clone()).collect();
         let sources = planner.resolver.into_sources();
-        Ok(Self { family, images, left_out, sources, unsigned_sources, stand_ins })
+        Ok(Self { family, platform, images, left_out, sources, unsigned_sources, stand_ins })
     }
 }
 
@@ -199,7 +205,7 @@ impl Planner<'_, '_> {
             // What a Dockerfile is built on is found when it is built: its stages have more than one.
             Parent::External(_) if image.dockerfile.is_some() => (None, None),
             Parent::External(name) => {
-                let found = self.bases.find(name, &platform(), reach(wanted));
+                let found = self.bases.find(name, self.fit.platform(), reach(wanted));
                 (None, Some(found.map_err(|error| BuildError::from(error).located(&image.from.span))?))
             }
         };
@@ -290,11 +296,6 @@ fn refuse_packages_on_a_dockerfile(image: &Image, parent: Option<&Image>) -> Res
     }
 }
 
-/// What images are built for.
-fn platform() -> Platform {
-    Platform::linux("amd64")
-}
-
 /// Images that are not to be built are worth no pull.
 fn reach(wanted: bool) -> Reach {
     if wanted { Reach::Anywhere } else { Reach::Local }
@@ -322,9 +323,9 @@ fn chosen_sources<'a>(images: &[PlannedImage<'a>]) -> BTreeSet<&'a str> {
 }
 
 /// The names of the wanted images and of all they are built on.
-fn with_parents<'a>(family: &'a Family, wanted: &dyn Fn(&str) -> bool) -> BTreeSet<&'a str> {
+fn with_parents<'a>(family: &'a Family, wanted: &dyn Fn(&Image) -> bool) -> BTreeSet<&'a str> {
     let mut chosen = BTreeSet::new();
-    for image in family.images.iter().filter(|image| wanted(image.name.as_str())) {
+    for image in family.images.iter().filter(|image| wanted(image)) {
         chosen.insert(image.name.as_str());
         chosen.extend(family.ancestors(image).map(|parent| parent.name.as_str()));
     }
@@ -357,10 +358,18 @@ fn refuse_what_is_missing(image: &Image) -> Result<(), BuildError> {
         refuse_step(step)?;
     }
     image.on_build.iter().try_for_each(mounts::check)?;
-    if let Some(platform) = image.platforms.iter().find(|platform| platform.as_str() != "linux/amd64") {
-        return Err(BuildError::at(&platform.span, format!("{platform}: {later}"), "only linux/amd64 is built"));
-    }
     Ok(())
+}
+
+/// An error if an image that another one of this platform is built on is not for it.
+fn refuse_other_platforms(image: &Image, platform: &Platform) -> Result<(), BuildError> {
+    match image.platforms.first() {
+        Some(first) if !is_for(image, platform) => {
+            let title = format!("{} is not for {platform}, and what is built on it is", image.name);
+            Err(BuildError::at(&first.span, title, format!("add {platform} to its `platforms`")))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Whether a family names stand-ins, as an archive or as a file.

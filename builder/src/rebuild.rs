@@ -8,9 +8,8 @@ use std::io::{self, BufReader, Read};
 use content::Digest;
 use layer::compress::decompress;
 use layer::entry::ImagePath;
-use oci::Reference;
 use serde::Serialize;
-use store::{Layout, StoredImage};
+use store::Layout;
 
 use crate::build::BuiltImage;
 use crate::error::BuildError;
@@ -99,7 +98,9 @@ pub enum Within {
 
 /// Compares an image that was built anew, in a layout of its own, with the one that `layout` has.
 pub fn compare(layout: &Layout, built: &BuiltImage, anew: &Layout) -> Result<Comparison, BuildError> {
-    let Some(stored) = stored(layout, &built.reference)? else { return Ok(Comparison::Absent) };
+    let Some(stored) = layout.image_at(&built.reference, &built.config.platform())? else {
+        return Ok(Comparison::Absent);
+    };
     let layers = stored.manifest.layers.iter().zip(&built.layers).enumerate();
     for (place, (descriptor, layer)) in layers {
         let files = (layout.open_blob_file(descriptor.digest)?.0, anew.open_blob_file(layer.digest)?.0);
@@ -128,10 +129,6 @@ pub fn compare(layout: &Layout, built: &BuiltImage, anew: &Layout) -> Result<Com
 
 fn different(difference: Difference) -> Comparison {
     Comparison::Different(Box::new(difference))
-}
-
-fn stored(layout: &Layout, reference: &Reference) -> Result<Option<StoredImage>, BuildError> {
-    Ok(layout.image_at(reference)?)
 }
 
 /// The place of the first byte that differs; where one ends, the other does.

@@ -47,7 +47,7 @@ pub enum StatementError {
 pub fn attach(
     layout: &Layout,
     built: &[BuiltImage],
-    from: Option<(&Plan<'_>, &Inputs<'_>)>,
+    from: Option<(&[&Plan<'_>], &Inputs<'_>)>,
     wanted: &Wanted,
 ) -> Result<usize, StatementError> {
     if *wanted == Wanted::default() {
@@ -63,8 +63,8 @@ pub fn attach(
                 named.push(said.bill(image, *format)?);
             }
         }
-        if let Some((plan, inputs)) = from.filter(|_| wanted.provenance) {
-            named.push(said.provenance(plan, image, built, inputs)?);
+        if let Some((plans, inputs)) = from.filter(|_| wanted.provenance) {
+            named.push(said.provenance(plans, image, built, inputs)?);
         }
     }
     let is_new = |(reference, _): &&(Reference, Descriptor)| !known.iter().any(|old| old.reference == *reference);
@@ -94,7 +94,7 @@ impl Said<'_> {
     }
 
     fn bill(&self, image: &BuiltImage, format: Format) -> Result<(Reference, Descriptor), StatementError> {
-        let stored = self.layout.image_at(&image.reference).map_err(BuildError::from)?;
+        let stored = self.layout.image_at(&image.reference, &image.config.platform()).map_err(BuildError::from)?;
         let stored: StoredImage = stored.expect("the images of a build are in the layout under their names");
         let failed = |source| StatementError::Image { reference: Box::new(image.reference.clone()), source };
         let inventory = self.inventories.image(&stored).map_err(failed)?;
@@ -103,15 +103,18 @@ impl Said<'_> {
 
     fn provenance(
         &self,
-        plan: &Plan<'_>,
+        plans: &[&Plan<'_>],
         image: &BuiltImage,
         built: &[BuiltImage],
         inputs: &Inputs<'_>,
     ) -> Result<(Reference, Descriptor), StatementError> {
+        let plan =
+            plans.iter().find(|plan| image.platform().serves(&plan.platform)).expect("what was built was planned");
         let planned = plan.images.iter().find(|planned| planned.image.name.value == image.name);
         let planned = planned.expect("what was built is of the plan");
         let parent = planned.parent.map(|parent| &plan.images[parent].image.name.value);
-        let parent = parent.and_then(|name| built.iter().find(|image| image.name == *name));
+        let is_parent = |other: &&BuiltImage| Some(&other.name) == parent && other.platform() == image.platform();
+        let parent = built.iter().find(is_parent);
         self.store(image, provenance::MEDIA_TYPE, provenance(planned, image, parent, inputs)?)
     }
 
@@ -134,7 +137,11 @@ fn forget_outdated(
     known: &[Referrer],
     new: &[(Reference, Descriptor)],
 ) -> Result<(), store::StoreError> {
-    let images: BTreeSet<Digest> = layout.references()?.into_iter().map(|(_, entry)| entry.digest).collect();
+    let mut images: BTreeSet<Digest> = BTreeSet::new();
+    for (_, entry) in layout.references()? {
+        images.insert(entry.digest);
+        images.extend(layout.manifests_at(&entry)?.into_iter().map(|(listed, _)| listed.digest));
+    }
     let ours = [Format::Spdx.media_type(), Format::CycloneDx.media_type(), provenance::MEDIA_TYPE];
     let all = referrers::all(layout)?;
     let about = |descriptor: &Descriptor| {

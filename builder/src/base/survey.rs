@@ -94,7 +94,16 @@ impl Bases<'_> {
         let packages = status.map(|text| installed(&text)).transpose();
         let packages = packages.map_err(|source| BaseError::Packages { name: written.to_owned(), source })?;
         let config_digest = manifest.config.digest;
-        Ok(Base { written: written.to_owned(), digest, manifest: descriptor, config, config_digest, layers, packages })
+        Ok(Base {
+            written: written.to_owned(),
+            asked: platform.clone(),
+            digest,
+            manifest: descriptor,
+            config,
+            config_digest,
+            layers,
+            packages,
+        })
     }
 
     /// What is in a layer. The inner error is about the layer itself.

@@ -29,7 +29,7 @@ impl Builder<'_> {
         let facts = self.command_facts(command, &mounts, state);
         let name = StepName { kind: "run", described: &brief, key, facts: &|| facts.clone() };
         self.step(image, &name, state, reports, |state| {
-            self.must_run(|| command_cannot_run(image, command))?;
+            self.must_run(&state.platform, || command_cannot_run(image, command))?;
             let below = self.trees(&state.layers)?;
             let view = View::new(&below);
             let mut invocation = commands::invocation(image, &brief, command, (&env, &workdir), &view)?;

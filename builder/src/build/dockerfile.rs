@@ -49,8 +49,8 @@ impl Builder<'_> {
     /// Builds an image of a family that has a Dockerfile. `siblings` are those that it needs.
     pub(super) fn of_dockerfile(
         &self,
-        image: &spec::Image,
-        dockerfile: &Dockerfile,
+        (image, dockerfile): (&spec::Image, &Dockerfile),
+        platform: &Platform,
         siblings: &[Arc<BuiltImage>],
         reference: Reference,
     ) -> Result<BuiltImage, BuildError> {
@@ -66,7 +66,7 @@ impl Builder<'_> {
             arguments: BTreeMap::new(),
             labels: BTreeMap::new(),
             annotations: annotations.collect(),
-            platform: Platform::linux("amd64"),
+            platform: platform.clone(),
             network: Network::Host,
             agents: BTreeMap::new(),
             siblings: siblings.iter().map(|image| (image.name.to_string(), Arc::clone(image))).collect(),

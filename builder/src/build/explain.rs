@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use content::Digest;
-use oci::{Platform, Reference};
+use oci::Reference;
 use serde::Serialize;
 use spec::{Command, Step};
 
@@ -89,7 +89,7 @@ impl Builder<'_> {
         let root = &plan.images[chain[0]];
         let mut state = match &root.base {
             Some(base) => self.on_base(base, &root.image.from.span)?,
-            None => self.nothing(),
+            None => self.nothing(&plan.platform),
         };
         let mut explained: Vec<ExplainedStep> = Vec::new();
         for place in chain {
@@ -160,8 +160,7 @@ impl Builder<'_> {
                 Step::Users(users) => steps.push(self.accounts_ahead("users", &Wanted::Users(users), state)),
             }
         }
-        let platform = Platform::linux("amd64");
-        let config = configuration(image, state.config.as_ref(), &platform, &[], state.epoch);
+        let config = configuration(image, state.config.as_ref(), &state.platform, &[], state.epoch);
         let (key, facts) = config_facts(&config);
         steps.push(Ahead { kind: "config", described: "configuration".to_owned(), key, facts });
         state.config = Some(config);

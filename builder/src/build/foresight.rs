@@ -6,7 +6,6 @@
 //! name, a file that cannot be read, a layer of the cache that turns out to be damaged.
 
 use content::Digest;
-use oci::Platform;
 use spec::{Command, Diagnostic, Diagnostics, Step};
 use store::Area;
 
@@ -46,7 +45,7 @@ impl Builder<'_> {
     /// Fails if something has to be run and nothing can be; names the first such step of every image whose parent has
     /// none.
     pub(super) fn refuse_what_cannot_run(&self, plan: &Plan<'_>, cut: &Cut) -> Result<(), BuildError> {
-        let Err(why) = self.sandbox.may_run() else { return Ok(()) };
+        let Err(why) = self.sandbox.may_run_for(&plan.platform.architecture) else { return Ok(()) };
         let runs_above = runs_above(plan);
         let mut images: Vec<Option<Foreseen>> = Vec::with_capacity(plan.images.len());
         let mut steps = Diagnostics::new();
@@ -57,7 +56,7 @@ impl Builder<'_> {
                     state,
                     has_dpkg: base.packages.as_ref().is_some_and(|packages| !packages.is_empty()),
                 }),
-                (None, None) => Some(Foreseen { state: self.nothing(), has_dpkg: false }),
+                (None, None) => Some(Foreseen { state: self.nothing(&plan.platform), has_dpkg: false }),
             };
             // What a Dockerfile runs is found out when it is built.
             let start = start.filter(|_| planned.wanted && planned.image.dockerfile.is_none());
@@ -121,9 +120,8 @@ impl Builder<'_> {
                 Step::Users(users) => image.state.key = self.accounts_key(&Wanted::Users(users), &image.state),
             }
         }
-        let platform = Platform::linux("amd64");
-        let config = configuration(spec, image.state.config.as_ref(), &platform, &[], image.state.epoch);
-        image.state.config = Some(config);
+        let state = &image.state;
+        image.state.config = Some(configuration(spec, state.config.as_ref(), &state.platform, &[], state.epoch));
         image.state.triggers = spec.on_build.clone();
         Ok(image)
     }

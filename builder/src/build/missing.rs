@@ -5,7 +5,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use content::Digest;
-use oci::Platform;
 use spec::{FileContent, Step};
 use store::Area;
 use url::Url;
@@ -34,7 +33,7 @@ impl Builder<'_> {
             let start = match (planned.parent, &planned.base) {
                 (Some(parent), _) => states[parent].clone(),
                 (None, Some(base)) => Some(self.on_base(base, &planned.image.from.span)?),
-                (None, None) => Some(self.nothing()),
+                (None, None) => Some(self.nothing(&plan.platform)),
             };
             let groups = |step| layering::of_step(cut, plan, place, step);
             states.push(match start.filter(|_| planned.wanted) {
@@ -96,8 +95,7 @@ impl Builder<'_> {
                 Step::Users(users) => state.key = self.accounts_key(&Wanted::Users(users), &state),
             }
         }
-        let platform = Platform::linux("amd64");
-        state.config = Some(configuration(image, state.config.as_ref(), &platform, &[], state.epoch));
+        state.config = Some(configuration(image, state.config.as_ref(), &state.platform, &[], state.epoch));
         state.triggers = image.on_build.clone();
         Ok(state)
     }

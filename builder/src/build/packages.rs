@@ -5,6 +5,7 @@ use std::sync::PoisonError;
 use content::Digest;
 use layer::record::TreeDir;
 use layer::view::View;
+use oci::Platform;
 use spec::{Diagnostic, ImageName, Span, Step};
 use store::Area;
 
@@ -28,6 +29,8 @@ pub(super) const VERSION: &str = "packages 5";
 /// A step that lays packages, as it is done.
 pub(super) struct PackagesStep<'a> {
     pub(super) image: &'a ImageName,
+    /// The machine that the packages are for.
+    pub(super) platform: &'a Platform,
     /// In the order in which they are unpacked.
     pub(super) packages: &'a [LockedPackage],
     /// The packages of each layer.
@@ -59,7 +62,7 @@ impl Builder<'_> {
     pub(super) fn segments(&self, step: &PackagesStep<'_>, below: &[TreeDir]) -> Result<Vec<Segment>, BuildError> {
         let mut segments = step.workshop.segments(step.packages)?;
         if let Some(compiler) = self.compiler(step) {
-            self.must_run(|| step.cannot_run())?;
+            self.must_run(step.platform, || step.cannot_run())?;
             compiler.compile(step.packages, &mut segments, &View::new(below))?;
         }
         Ok(segments)
@@ -180,7 +183,7 @@ impl Builder<'_> {
             let runs = configure::has_dpkg(&View::new(&laid))?;
             let made_by = if runs { "drystone: maintainer scripts" } else { "drystone: package database" };
             if runs {
-                self.must_run(|| step.cannot_run())?;
+                self.must_run(step.platform, || step.cannot_run())?;
             }
             let layer = self.changed(image, made_by, key, (&laid, state.epoch), Leaving::Scrubbed, |upper| {
                 right_directories(&segments, stack, upper, self.sandbox.owners())?;

@@ -32,12 +32,13 @@ pub struct Finder<'a> {
 }
 
 impl Finder<'_> {
-    /// The files of all images of a plan. Those of images that are to be built are fetched if they are not known yet; of
+    /// The files of all images of plans. Those of images that are to be built are fetched if they are not known yet; of
     /// the others, what the lock knows is kept.
-    pub fn files(&self, plan: &Plan<'_>) -> Result<Vec<LockedFile>, BuildError> {
+    pub fn files(&self, plans: &[Plan<'_>]) -> Result<Vec<LockedFile>, BuildError> {
         let mut files: BTreeMap<String, LockedFile> = BTreeMap::new();
-        let planned = plan.images.iter().map(|planned| (planned.image, planned.wanted));
-        for (image, wanted) in planned.chain(plan.left_out.iter().map(|image| (*image, false))) {
+        let planned = plans.iter().flat_map(|plan| &plan.images).map(|planned| (planned.image, planned.wanted));
+        let left_out = plans.iter().flat_map(|plan| &plan.left_out).map(|image| (*image, false));
+        for (image, wanted) in planned.chain(left_out) {
             for (url, sha256) in by_address(image) {
                 let address = Url::parse(url).map_err(|error| BuildError::at(&url.span, error.to_string(), ""))?;
                 let name = shown(&address).to_string();

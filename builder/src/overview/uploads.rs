@@ -94,7 +94,7 @@ pub fn mark(overview: &mut Overview, layout: Option<&Layout>, held: &Held) {
     for image in &mut overview.images {
         let reference = image.reference.parse().ok();
         // An image that cannot be read will be built again.
-        let stored = reference.and_then(|reference| layout?.image_at(&reference).ok().flatten());
+        let stored = reference.and_then(|reference| layout?.image_at(&reference, &overview.platform).ok().flatten());
         let stays = stored.as_ref().filter(|_| image.packages == Change::Same && !rebuilt.contains(&image.name));
         let missing = missing(image, stays, held);
         let same = stays.is_some_and(|stored| held.manifests.get(&image.reference) == Some(&stored.descriptor.digest));

@@ -78,7 +78,10 @@ impl FromStr for Platform {
         };
         Ok(Self {
             os: parts[0].to_owned(),
-            variant: parts.get(2).map(|&variant| variant.to_owned()),
+            variant: parts
+                .get(2)
+                .filter(|variant| (architecture, **variant) != ("arm64", "v8"))
+                .map(ToString::to_string),
             ..Self::linux(architecture)
         })
     }

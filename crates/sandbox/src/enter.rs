@@ -7,6 +7,7 @@ use rustix::io::Errno;
 use rustix::mount::{MountPropagationFlags, mount_change};
 
 use crate::helpers::Helpers;
+use crate::machine::Machines;
 use crate::obstacle::Obstacle;
 use crate::probe::{Maps, RungReport, Step, status_field, try_rung};
 use crate::ranges::Ranges;
@@ -62,6 +63,14 @@ pub enum CannotRun {
         /// Each of the others, and why not.
         reports: Vec<RungReport>,
     },
+    /// The commands are programs of another machine.
+    #[error("programs for {architecture} cannot be run on this machine: {why}")]
+    Machine {
+        /// The machine, as images call it.
+        architecture: String,
+        /// Why not.
+        why: String,
+    },
 }
 
 impl CannotRun {
@@ -69,6 +78,11 @@ impl CannotRun {
     pub fn fixes(&self) -> Vec<String> {
         match self {
             Self::Asked => vec!["leave `--sandbox none` away".to_owned()],
+            Self::Machine { .. } => vec![
+                "let the kernel call an emulator: on Debian, root installs the package `qemu-user-static`".to_owned(),
+                "or build for that platform only what runs nothing, or in a stage `FROM --platform=$BUILDPLATFORM`"
+                    .to_owned(),
+            ],
             Self::Nothing { reports } => {
                 let obstacles = reports.iter().filter_map(|report| Some((report.rung, report.usable.as_ref().err()?)));
                 obstacles.map(|(rung, obstacle)| format!("for `{rung}`: {}", obstacle.fix())).collect()
@@ -91,6 +105,8 @@ pub struct Sandbox {
     forced: bool,
     /// Which ids are mapped, on the rung `userns`.
     ranges: Option<Ranges>,
+    /// Machines whose programs were tried.
+    pub(crate) machines: Machines,
 }
 
 /// Takes a rung. On `root` the process gets mounts of its own; on `userns` and `userns-single` also a user namespace, in
@@ -118,19 +134,21 @@ pub fn enter(choice: Choice) -> Result<Sandbox, EnterError> {
 fn choose(choice: Choice) -> Result<Sandbox, EnterError> {
     if let Choice::Forced(rung) = choice {
         return match try_rung(rung) {
-            Ok(()) => Ok(Sandbox { rung, refused: Vec::new(), forced: true, ranges: None }),
+            Ok(()) => {
+                Ok(Sandbox { rung, refused: Vec::new(), forced: true, ranges: None, machines: Machines::default() })
+            }
             Err(obstacle) => Err(EnterError::Impossible { rung, obstacle }),
         };
     }
     let mut refused = Vec::new();
     for rung in Rung::ALL {
         match try_rung(rung) {
-            Ok(()) => return Ok(Sandbox { rung, refused, forced: false, ranges: None }),
+            Ok(()) => return Ok(Sandbox { rung, refused, forced: false, ranges: None, machines: Machines::default() }),
             Err(obstacle) => refused.push(RungReport { rung, usable: Err(obstacle) }),
         }
     }
     // The last of them has no obstacles, so this is not reached.
-    Ok(Sandbox { rung: Rung::None, refused, forced: false, ranges: None })
+    Ok(Sandbox { rung: Rung::None, refused, forced: false, ranges: None, machines: Machines::default() })
 }
 
 fn private_mounts() -> Result<(), (Step, Errno)> {
@@ -247,7 +265,7 @@ mod tests {
             obstacle(Rung::Userns, Obstacle::FewIds { mapped: 1 }),
             obstacle(Rung::UsernsSingle, Obstacle::AppArmor),
         ];
-        let sandbox = Sandbox { rung: Rung::None, refused, forced: false, ranges: None };
+        let sandbox = Sandbox { rung: Rung::None, refused, forced: false, ranges: None, machines: Machines::default() };
         let expected = "root: needs CAP_SYS_ADMIN, which this process does not have; userns: needs 65536 user ids, \
                         this user namespace has 1; userns-single: AppArmor restricts unprivileged user namespaces";
         assert_eq!(sandbox.reason(), format!("none: nothing can be run; {expected}"));

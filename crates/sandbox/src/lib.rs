@@ -26,6 +26,7 @@ mod enter;
 mod filter;
 mod helpers;
 mod job;
+mod machine;
 mod mounts;
 mod notify;
 mod obstacle;

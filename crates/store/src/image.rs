@@ -1,6 +1,6 @@
 //! Images as a layout holds them: the name, the manifest and the configuration read together.
 
-use oci::{Descriptor, Document, ImageConfig, Manifest, MediaTypeExt, Reference};
+use oci::{Descriptor, Document, ImageConfig, Manifest, MediaTypeExt, Platform, Reference};
 
 use crate::{Layout, StoreError};
 
@@ -42,11 +42,19 @@ impl Layout {
         Ok(images)
     }
 
-    /// The image that a tag or digest leads to, if it is a single image.
-    pub fn image_at(&self, reference: &Reference) -> Result<Option<StoredImage>, StoreError> {
+    /// The image that a tag or digest leads to: of an index, the one for this platform, if it is here.
+    pub fn image_at(&self, reference: &Reference, platform: &Platform) -> Result<Option<StoredImage>, StoreError> {
         let Some(descriptor) = self.find(reference)? else { return Ok(None) };
-        let Document::Manifest(manifest) = self.read_document(&descriptor)? else { return Ok(None) };
-        self.image(reference.clone(), descriptor, manifest).map(|(_, image)| image).transpose()
+        match self.read_document(&descriptor)? {
+            Document::Manifest(manifest) => {
+                self.image(reference.clone(), descriptor, manifest).map(|(_, image)| image).transpose()
+            }
+            Document::Index(index) => {
+                let chosen = index.select(platform).cloned();
+                let chosen = chosen.and_then(|entry| self.image_of_index(reference, entry));
+                chosen.map(|(_, image)| image).transpose()
+            }
+        }
     }
 
     fn image_of_index(&self, reference: &Reference, entry: Descriptor) -> Option<NamedImage> {
@@ -111,7 +119,7 @@ mod tests {
         assert_eq!(images[0].1.as_ref().unwrap().config.config.labels["name"], "a");
         assert!(images[1].1.as_ref().unwrap_err().is_missing());
         assert_eq!(images[2].1.as_ref().unwrap().config.config.labels["name"], "c");
-        assert!(layout.image_at(&references[0].0).unwrap().is_some());
-        assert!(layout.image_at(&name("localhost:5100/absent:t")).unwrap().is_none());
+        assert!(layout.image_at(&references[0].0, &platform).unwrap().is_some());
+        assert!(layout.image_at(&name("localhost:5100/absent:t"), &platform).unwrap().is_none());
     }
 }

@@ -16,7 +16,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use drystone::listing::LabelFilter;
 use drystone::sbom;
 use layer::compress::Compression;
-use oci::{Reference, Registry};
+use oci::{Platform, Reference, Registry};
 use registry_client::LoginScope;
 use sandbox::Choice;
 
@@ -330,6 +330,17 @@ pub struct BuildArgs {
     /// Of a family: use this tag instead of the family's. With a Dockerfile: name the image so; may be given several times
     #[arg(short, long, value_name = "TAG|REFERENCE")]
     pub tag: Vec<String>,
+    /// Build for these platforms [default: those of the specs, else linux/amd64]
+    ///
+    /// Several make an index of the images under each name. Commands and packages' scripts of another machine run where the
+    /// kernel has an emulator for it (on Debian, the package qemu-user-static).
+    #[arg(
+        long,
+        aliases = ["custom-platform", "customPlatform"],
+        value_name = "OS/ARCH[,...]",
+        value_delimiter = ','
+    )]
+    pub platform: Vec<Platform>,
     /// Use this registry instead of the family's
     #[arg(long, value_name = "REGISTRY")]
     pub registry: Option<spec::Registry>,
@@ -449,9 +460,6 @@ pub struct DockerfileArgs {
     /// Let commands that ask for it talk to an SSH agent [socket: SSH_AUTH_SOCK]
     #[arg(long, value_name = "default|NAME[=SOCKET]", help_heading = "Dockerfiles")]
     pub ssh: Vec<String>,
-    /// Build for this machine; commands can only be run if this one is the same
-    #[arg(long, aliases = ["custom-platform", "customPlatform"], value_name = "OS/ARCH", help_heading = "Dockerfiles")]
-    pub platform: Option<String>,
     /// Ask registries for newer images to build on, also where there is one
     #[arg(long, help_heading = "Dockerfiles")]
     pub pull: bool,
@@ -668,6 +676,9 @@ pub struct Lock {
     /// How the changes are shown: `text` or `json`
     #[arg(long, value_enum, default_value_t = LockFormat::Text, value_name = "FORMAT")]
     pub format: LockFormat,
+    /// Lock these platforms [default: those of the specs and of the lock]
+    #[arg(long, value_name = "OS/ARCH[,...]", value_delimiter = ',')]
+    pub platform: Vec<Platform>,
     /// Cut packages into layers anew
     #[arg(long)]
     pub recut: bool,
@@ -709,7 +720,24 @@ pub struct Inspect {
     #[arg(long, value_enum, default_value_t = TextFormat::Text, value_name = "FORMAT", requires = "packages")]
     pub format: TextFormat,
     #[command(flatten)]
+    pub platform: ImagePlatformArgs,
+    #[command(flatten)]
     pub layout: LayoutArgs,
+}
+
+/// Which image of an index is meant.
+#[derive(Clone, Debug, Args)]
+pub struct ImagePlatformArgs {
+    /// Of an image for several platforms, take the one for this [default: linux/amd64]
+    #[arg(long, value_name = "OS/ARCH")]
+    platform: Option<Platform>,
+}
+
+impl ImagePlatformArgs {
+    /// The platform that is meant.
+    pub fn chosen(&self) -> Platform {
+        self.platform.clone().unwrap_or_else(drystone::platform::usual)
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -731,6 +759,8 @@ pub struct Diff {
     /// How
     #[arg(long, value_enum, default_value_t = TextFormat::Text, value_name = "FORMAT")]
     pub format: TextFormat,
+    #[command(flatten)]
+    pub platform: ImagePlatformArgs,
     #[command(flatten)]
     pub layout: LayoutArgs,
 }
@@ -798,6 +828,8 @@ pub struct Sbom {
     /// The form: spdx (SPDX 2.3) or cyclonedx (CycloneDX 1.6), both as JSON
     #[arg(long, default_value = "spdx", value_name = "FORMAT")]
     pub format: sbom::Format,
+    #[command(flatten)]
+    pub platform: ImagePlatformArgs,
     #[command(flatten)]
     pub layout: LayoutArgs,
 }

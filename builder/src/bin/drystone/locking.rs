@@ -15,7 +15,8 @@ use drystone::lock::changes::Changes;
 use drystone::lock::file::{self, Conflicts};
 use drystone::lock::{self, Fit, Known, Update, files, record};
 use drystone::plan::Plan;
-use oci::Reference;
+use drystone::platform::{self, debian_architecture, is_for};
+use oci::{Platform, Reference};
 use spec::Image;
 use spec::lock::Lock;
 use store::{Cache, Layout};
@@ -37,6 +38,10 @@ pub struct Question<'a> {
     pub mirror: &'a MirrorArgs,
     /// Where the lock is.
     pub lock: &'a LockFileArgs,
+    /// The platforms that the command line names; none means those of the specs.
+    pub platforms: &'a [Platform],
+    /// Whether those of the lock are meant too, if the command line names none.
+    pub with_locked_platforms: bool,
     /// What of it is to be resolved again.
     pub update: Update,
     /// What is done about the marks of a merge.
@@ -59,6 +64,8 @@ impl<'a> Question<'a> {
             patterns,
             mirror: &arguments.mirror,
             lock: &arguments.lock,
+            platforms: &arguments.platform,
+            with_locked_platforms: false,
             update: Update::Nothing,
             conflicts: Conflicts::Refuse,
             recut: arguments.recut,
@@ -68,6 +75,34 @@ impl<'a> Question<'a> {
         }
     }
 
+    fn is_wanted(&self, name: &str) -> bool {
+        self.patterns.is_empty() || self.patterns.iter().any(|pattern| matches(pattern, name))
+    }
+
+    /// The platforms that are meant, in the order in which an index lists them.
+    fn platforms(&self, lock: Option<&Lock>) -> Result<Vec<Platform>, Failure> {
+        let family = &self.loaded.family;
+        let of_family = || platform::of_family(family, &|name| self.is_wanted(name));
+        let somebody_is_for = |platform: &Platform| {
+            family.images.iter().any(|image| self.is_wanted(image.name.as_str()) && is_for(image, platform))
+        };
+        let mut platforms = if self.platforms.is_empty() { of_family() } else { Vec::new() };
+        if self.with_locked_platforms && self.platforms.is_empty() {
+            let locked = lock.map(|lock| lock.images.as_slice()).unwrap_or_default();
+            let locked = locked.iter().filter_map(|image| image.platform.parse::<Platform>().ok());
+            platforms.extend(locked.filter(somebody_is_for));
+        }
+        platforms.extend_from_slice(self.platforms);
+        if let Some(nowhere) = platforms.iter().find(|platform| !somebody_is_for(platform)) {
+            let known: Vec<String> = of_family().iter().map(ToString::to_string).collect();
+            let text = format!("--platform {nowhere}: no image is for it; the specs have {}", known.join(", "));
+            return Err(Failure::Usage(text));
+        }
+        let mut seen = BTreeSet::new();
+        platforms.retain(|platform| seen.insert(platform.clone()));
+        Ok(platforms)
+    }
+
     fn lock_path(&self) -> PathBuf {
         self.lock.lock_file.clone().unwrap_or_else(|| file::path(&self.loaded.directory))
     }
@@ -75,10 +110,8 @@ impl<'a> Question<'a> {
 
 /// What a family means, and how that differs from what its lock says.
 pub struct Decided<'a> {
-    /// The packages.
-    pub plan: Plan<'a>,
-    /// The layers.
-    pub cut: Cut,
+    /// The packages, for each platform.
+    pub plans: Vec<Decision<'a>>,
     /// The names of the images.
     pub names: BTreeMap<String, Reference>,
     /// The lock as it was.
@@ -88,6 +121,14 @@ pub struct Decided<'a> {
     /// Whether the file is not as it has to be, whatever it says.
     repaired: bool,
     path: PathBuf,
+}
+
+/// What a family means on one platform.
+pub struct Decision<'a> {
+    /// The packages.
+    pub plan: Plan<'a>,
+    /// The layers.
+    pub cut: Cut,
 }
 
 /// Where inputs are, and come from.
@@ -104,43 +145,56 @@ pub struct Tools<'a> {
 /// `bases` gets to know what the lock says of them.
 pub fn decide<'a>(question: &Question<'a>, tools: &Tools<'_>, bases: &mut Bases<'_>) -> Result<Decided<'a>, Failure> {
     let Tools { cache, fetcher, layout } = *tools;
-    let Question { loaded, patterns, update, recut, layer_budget, .. } = question;
+    let Question { loaded, update, recut, layer_budget, .. } = question;
     let path = question.lock_path();
     let known = file::read(&path, question.conflicts)?;
     let mirrors = mirrors(question.mirror, &loaded.directory)?;
-    let archives =
-        Archives { mirrors: &mirrors, fetcher, cache, family: &loaded.directory, now: now(), architecture: "amd64" };
-    let fit = Fit::new(&loaded.family, known.as_ref(), update, &archives)?;
-    if let Some(name) = fit.unknown_update() {
-        return Err(Failure::Usage(format!("--update={name}: the lock `{}` has no such package", path.display())));
-    }
-    let wanted = |name: &str| patterns.is_empty() || patterns.iter().any(|pattern| matches(pattern, name));
     let old = known.as_ref().map(|known| &known.lock);
     match update {
         Update::Everything => bases.refresh = true,
         Update::Nothing | Update::Packages(_) => bases.pins = old.map(lock::bases).unwrap_or_default(),
     }
-    let plan = Plan::make(&loaded.family, &wanted, &archives, bases, &fit)?;
+    let platforms = question.platforms(old)?;
+    let mut plans = Vec::with_capacity(platforms.len());
+    for platform in &platforms {
+        let architecture = debian_architecture(platform);
+        let family = &loaded.directory;
+        let archives = Archives { mirrors: &mirrors, fetcher, cache, family, now: now(), architecture };
+        let fit = Fit::new(&loaded.family, known.as_ref(), update, platform, &archives)?;
+        if let Some(name) = fit.unknown_update() {
+            return Err(Failure::Usage(format!("--update={name}: the lock `{}` has no such package", path.display())));
+        }
+        plans.push(Plan::make(&loaded.family, &|name| question.is_wanted(name), &archives, bases, &fit)?);
+    }
     let files = match question.fetches {
-        true => files::Finder { lock: old, update, fetcher, cache }.files(&plan)?,
+        true => files::Finder { lock: old, update, fetcher, cache }.files(&plans)?,
         false => old.map(|lock| lock.files.clone()).unwrap_or_default(),
     };
     let registry = question.naming.and_then(|arguments| arguments.registry.as_ref());
     let registry = registry.unwrap_or(&loaded.family.registry.value);
     let tag = question.naming.map(family_tag).transpose()?.flatten();
-    let names = references(&plan, registry.as_str(), tag.as_ref())?;
+    let names = references(&plans, registry.as_str(), tag.as_ref())?;
     let reference = |image: &Image| names[image.name.as_str()].clone();
     let memory = match (recut, old, layout) {
         (true, _, _) | (_, None, None) => Memory::Nothing,
         (_, Some(lock), _) => Memory::Lock(lock),
         (_, None, Some(layout)) => Memory::Layout(layout),
     };
-    let cut = layering::cut(&plan, memory, *layer_budget, &reference)?;
-    // The lock remembers what the specs ask for, not what a command line tries.
-    let usual = layer_budget.and_then(|_| layering::cut(&plan, memory, None, &reference).ok());
-    let lock = record(&plan, usual.as_ref().unwrap_or(&cut), old, files);
+    let (mut decided, mut remembered) = (Vec::with_capacity(plans.len()), Vec::with_capacity(plans.len()));
+    for plan in plans {
+        let cut = layering::cut(&plan, memory, *layer_budget, &reference)?;
+        // The lock remembers what the specs ask for, not what a command line tries.
+        remembered.push(layer_budget.and_then(|_| layering::cut(&plan, memory, None, &reference).ok()));
+        decided.push(Decision { plan, cut });
+    }
+    let plans: Vec<(&Plan<'_>, &Cut)> = decided
+        .iter()
+        .zip(&remembered)
+        .map(|(Decision { plan, cut }, usual)| (plan, usual.as_ref().unwrap_or(cut)))
+        .collect();
+    let lock = record(&loaded.family, &plans, old, files);
     let repaired = known.as_ref().is_some_and(|known| !known.preferred.is_empty());
-    Ok(Decided { plan, cut, names, old: known.map(|Known { lock, .. }| lock), lock, repaired, path })
+    Ok(Decided { plans: decided, names, old: known.map(|Known { lock, .. }| lock), lock, repaired, path })
 }
 
 impl Decided<'_> {

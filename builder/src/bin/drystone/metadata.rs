@@ -5,7 +5,7 @@ use std::io::{BufWriter, Write};
 use std::path::Path;
 
 use content::Digest;
-use drystone::build::{BuiltImage, StepReport};
+use drystone::build::{BuiltImage, Finished, StepReport};
 use drystone::image::Layer;
 use drystone::push::PushTotals;
 use serde::Serialize;
@@ -22,7 +22,11 @@ struct Metadata<'a> {
 struct ImageMetadata<'a> {
     name: String,
     reference: String,
+    platform: String,
     digest: Digest,
+    /// That of the index which the name stands for, if there are several platforms.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    index: Option<Digest>,
     config_digest: Digest,
     /// Stored bytes of all blobs of the image.
     size: u64,
@@ -55,11 +59,16 @@ struct Totals {
 }
 
 /// Writes the file, whole or not at all.
-pub fn write(path: &Path, images: &[BuiltImage], pushed: PushTotals, seconds: f64) -> Result<(), Failure> {
+pub fn write(
+    path: &Path,
+    (images, named): (&[BuiltImage], &[Finished]),
+    pushed: PushTotals,
+    seconds: f64,
+) -> Result<(), Failure> {
     let layers: Vec<&Layer> = images.iter().flat_map(|image| &image.layers).collect();
     let unique: BTreeMap<Digest, u64> = layers.iter().map(|layer| (layer.digest, layer.size)).collect();
     let metadata = Metadata {
-        images: images.iter().map(image).collect(),
+        images: images.iter().map(|built| image(built, named)).collect(),
         totals: Totals {
             seconds,
             layers: layers.len(),
@@ -73,11 +82,14 @@ pub fn write(path: &Path, images: &[BuiltImage], pushed: PushTotals, seconds: f6
     write_json(path, &metadata)
 }
 
-fn image(image: &BuiltImage) -> ImageMetadata<'_> {
+fn image<'a>(image: &'a BuiltImage, named: &[Finished]) -> ImageMetadata<'a> {
+    let named = named.iter().find(|named| named.reference == image.reference).map(|named| named.manifest.digest);
     ImageMetadata {
         name: image.name.to_string(),
         reference: image.reference.to_string(),
+        platform: image.platform().to_string(),
         digest: image.manifest.digest,
+        index: named.filter(|named| *named != image.manifest.digest),
         config_digest: image.config_digest,
         size: image.stored_size(),
         virtual_size: image.virtual_size(),

@@ -12,7 +12,7 @@ use content::{Digest, FramedHasher};
 use drystone::apt::mirror::Mirrors;
 use drystone::archive::Named;
 use drystone::base::{Bases, Puller};
-use drystone::build::{Builder, BuiltImage, Groups, Options, lend};
+use drystone::build::{Builder, BuiltImage, Finished, Groups, Options, lend};
 use drystone::bundle::carried::Carried;
 use drystone::cut::Cut;
 use drystone::events::{Event, Observer};
@@ -23,12 +23,13 @@ use drystone::logs::Logs;
 use drystone::parallel::Places;
 use drystone::pause::Pause;
 use drystone::plan::{self, Plan};
+use drystone::platform;
 use drystone::remote::{Elsewhere, Lent};
 use drystone::secrets::Secrets;
 use drystone::statements::{self, Wanted};
 use drystone::steps::commands::LookAround;
 use drystone::steps::files::Inputs;
-use oci::{Platform, Reference, Registry};
+use oci::{Reference, Registry};
 use sandbox::{Choice, Rung, Sandbox};
 use spec::lock::LockedFile;
 use spec::{Image, Parent, Variables};
@@ -39,7 +40,7 @@ use crate::args::{
 };
 use crate::destination::{self, Destination};
 use crate::failure::Failure;
-use crate::locking::{self, Decided, Question, Tools};
+use crate::locking::{self, Decided, Decision, Question, Tools};
 use crate::progress;
 use crate::pulling::RegistryPuller;
 use crate::remote::Caches;
@@ -56,8 +57,10 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A build that is done.
 pub struct Built {
-    /// Its images, parents first.
+    /// Its images, platform by platform, parents first.
     pub images: Vec<BuiltImage>,
+    /// What their names stand for, by name.
+    pub named: Vec<Finished>,
     /// The images or patterns that were asked for; if there are none, all images were.
     patterns: Vec<String>,
     /// Where they are.
@@ -76,16 +79,18 @@ pub struct Built {
 
 impl Built {
     /// The images that were asked for, without those that only came along and those that are only parents for others.
-    pub fn asked(&self) -> impl Iterator<Item = &BuiltImage> {
+    pub fn asked(&self) -> impl Iterator<Item = &Finished> {
         let asked = |name: &str| self.patterns.is_empty() || self.patterns.iter().any(|pattern| matches(pattern, name));
-        self.images.iter().filter(move |image| !image.build_only && asked(image.name.as_str()))
+        let names: BTreeSet<&Reference> =
+            self.images.iter().filter(|image| asked(image.name.as_str())).map(|image| &image.reference).collect();
+        self.named.iter().filter(move |image| !image.build_only && names.contains(&image.reference))
     }
 
     /// Writes the images that were asked for to these places.
     pub fn write_to(&self, destinations: &[Destination]) -> Result<(), Failure> {
         let images: Vec<Named> = self.asked().map(|image| (image.reference.clone(), image.manifest.clone())).collect();
-        let (observer, platform) = (self.observer.as_ref(), Platform::linux("amd64"));
-        destination::write(destinations, &self.layout, &images, &platform, observer, &self.interrupt)
+        let observer = self.observer.as_ref();
+        destination::write(destinations, &self.layout, &images, &platform::usual(), observer, &self.interrupt)
     }
 }
 
@@ -107,7 +112,7 @@ pub trait Follow: Sync {
     }
 
     /// An image is whole.
-    fn finished(&self, _: &BuiltImage) {}
+    fn finished(&self, _: &Finished) {}
 
     /// Whether the images go to their registry.
     fn pushes(&self) -> bool {
@@ -164,15 +169,15 @@ fn build_in<'a>(
     if arguments.locked {
         decided.must_be_locked()?;
     }
-    let plan = &decided.plan;
-    for source in &plan.stand_ins {
+    for source in of_plans(&decided.plans, |plan| &plan.stand_ins) {
         let text = format!(
             "the packages of `{source}` are stand-ins, which answer in the place of the vendor's programs; \
              the family says which variable names the real archive"
         );
         observer.observe(Event::Warning(&text));
     }
-    for source in plan.unsigned_sources.iter().filter(|source| !plan.stand_ins.contains(source)) {
+    let stand_ins = of_plans(&decided.plans, |plan| &plan.stand_ins);
+    for source in of_plans(&decided.plans, |plan| &plan.unsigned_sources).difference(&stand_ins) {
         let text = format!("nobody signs the source `{source}`: the family says `trusted: true`");
         observer.observe(Event::Warning(&text));
     }
@@ -186,13 +191,15 @@ fn build_in<'a>(
     let pinned = files::pinned(&decided.lock.files);
     let builder = place.builder(arguments, &loaded.directory, &fetcher, &bases)?.with_files(pinned.clone());
     let builder = Builder { elsewhere, ..builder };
-    let images = builder.build(plan, &decided.cut, &reference, &|image| follower.finished(image))?;
+    let plans: Vec<(&Plan<'_>, &Cut)> = decided.plans.iter().map(|Decision { plan, cut }| (plan, cut)).collect();
+    let (images, named) = builder.build(&plans, &reference, &|image| follower.finished(image))?;
     let lent = match &caches {
         Some(caches) if caches.wants_results() => Some(lend(cache, elsewhere, &images, follower.pushes())?),
         _ => None,
     };
     let inputs = Inputs { family: &loaded.directory, fetcher: &fetcher, cache, pinned: &pinned };
-    attach_statements(layout, &images, Some((plan, &inputs)), arguments, observer.as_ref())?;
+    let plans: Vec<&Plan<'_>> = plans.into_iter().map(|(plan, _)| plan).collect();
+    attach_statements(layout, &images, Some((&plans, &inputs)), arguments, observer.as_ref())?;
     drop(builder);
     drop(borrowing);
     // Only now is it known what Dockerfiles are built on, and that an archive has what its index promised.
@@ -205,14 +212,14 @@ fn build_in<'a>(
     drop(decided);
     drop(bases);
     let Workplace { layout, observer, interrupt, aside, .. } = place;
-    Ok((Built { images, patterns, layout, observer, interrupt, started, lent, _aside: aside }, caches))
+    Ok((Built { images, named, patterns, layout, observer, interrupt, started, lent, _aside: aside }, caches))
 }
 
 /// Keeps what is to be said about images.
 pub fn attach_statements(
     layout: &Layout,
     images: &[BuiltImage],
-    from: Option<(&Plan<'_>, &Inputs<'_>)>,
+    from: Option<(&[&Plan<'_>], &Inputs<'_>)>,
     arguments: &BuildArgs,
     observer: &dyn Observer,
 ) -> Result<(), Failure> {
@@ -223,6 +230,11 @@ pub fn attach_statements(
         observer.observe(Event::Note(&format!("{said} new statements about images: bills of materials, provenance")));
     }
     Ok(())
+}
+
+/// What the plans of all platforms name.
+fn of_plans<'a>(plans: &'a [Decision<'_>], names: impl Fn(&'a Plan<'_>) -> &'a Vec<String>) -> BTreeSet<&'a str> {
+    plans.iter().flat_map(|decision| names(&decision.plan)).map(String::as_str).collect()
 }
 
 /// Stores the results of a build in the caches of `--cache-to`.
@@ -350,10 +362,8 @@ pub async fn interrupted(flag: &AtomicBool) {
 
 /// A family thought through, and where it would be built.
 pub struct Planned<'a> {
-    /// What it means.
-    pub plan: &'a Plan<'a>,
-    /// The layers of its packages.
-    pub cut: &'a Cut,
+    /// What it means, for each platform.
+    pub plans: &'a [Decision<'a>],
     /// The layout, if there is one.
     pub layout: Option<&'a Layout>,
     /// The cache.
@@ -368,6 +378,14 @@ pub struct Planned<'a> {
     pub fetcher: &'a Fetcher,
     /// Finds images that others made.
     pub bases: &'a Bases<'a>,
+}
+
+impl<'a> Planned<'a> {
+    /// The plan of the first platform, for commands that look at one at a time.
+    pub fn first(&self) -> (&'a Plan<'a>, &'a Cut) {
+        let Decision { plan, cut } = &self.plans[0];
+        (plan, cut)
+    }
 }
 
 /// Plans what [`build`] would build, and builds nothing.
@@ -392,10 +410,9 @@ pub fn plan<T>(
     if arguments.locked {
         decided.must_be_locked()?;
     }
-    let Decided { plan, cut, names, .. } = &decided;
+    let Decided { plans, names, .. } = &decided;
     then(&Planned {
-        plan,
-        cut,
+        plans,
         layout: known,
         cache: &cache,
         names,
@@ -597,9 +614,9 @@ pub fn family_tag(arguments: &BuildArgs) -> Result<Option<spec::Tag>, Failure> {
     }
 }
 
-/// The full name of every image of a plan.
+/// The full name of every image of plans.
 pub fn references(
-    plan: &Plan<'_>,
+    plans: &[Plan<'_>],
     registry: &str,
     tag: Option<&spec::Tag>,
 ) -> Result<BTreeMap<String, Reference>, Failure> {
@@ -609,7 +626,7 @@ pub fn references(
         let reference = reference.map_err(|error| Failure::Usage(format!("`{text}` cannot name an image: {error}")))?;
         Ok((image.name.to_string(), reference))
     };
-    plan.images.iter().map(|planned| name(planned.image)).collect()
+    plans.iter().flat_map(|plan| &plan.images).map(|planned| name(planned.image)).collect()
 }
 
 /// The first name is a family's directory if it holds a family; otherwise the family is here, and all are patterns.

@@ -188,7 +188,7 @@ impl<'b> StageBuild<'b> {
         };
         // What is linked is made over nothing: no link on the way to its destination is followed, and what others make
         // of the image below changes neither its layer nor its key.
-        let nothing = asked.link.then(|| self.builder.nothing());
+        let nothing = asked.link.then(|| self.builder.nothing(&self.recipe.platform));
         // An account may have another number in another image.
         let owner = asked.owner.as_ref().filter(|_| asked.link).map(|owner| format!("{}:{}", owner.uid, owner.gid));
         let key = self

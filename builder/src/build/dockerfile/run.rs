@@ -69,7 +69,8 @@ impl<'b> StageBuild<'b> {
         let user_place = self.user_place.clone().unwrap_or_else(|| span.clone());
         let ids = |trees: &[layer::record::TreeDir]| user_ids(&user, trees, &user_place);
         self.step(instruction, "run", key, |state| {
-            builder.must_run(|| Diagnostic::new(span.clone(), format!("`{described}` cannot be run")))?;
+            builder
+                .must_run(&state.platform, || Diagnostic::new(span.clone(), format!("`{described}` cannot be run")))?;
             let below = builder.trees(&state.layers)?;
             let ids = ids(&below)?;
             let place = Place {

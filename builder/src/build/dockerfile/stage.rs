@@ -59,7 +59,7 @@ impl<'b> StageBuild<'b> {
             (false, None) => format!("stage {}: ", need.stage),
         };
         let scope = Scope::new(recipe.dockerfile.directives.escape);
-        let (state, reports) = (builder.nothing(), Vec::new());
+        let (state, reports) = (builder.nothing(&recipe.platform), Vec::new());
         let (has_command, user_place) = (false, None);
         Self { builder, recipe, arguments, need, stages, state, scope, reports, has_command, user_place, label }
     }
@@ -138,6 +138,7 @@ impl<'b> StageBuild<'b> {
             epoch: self.builder.options.epoch.unwrap_or_else(|| base.created()),
             triggers: Vec::new(),
             config: Some(base.config.clone()),
+            platform: base.platform(),
         })
     }
 

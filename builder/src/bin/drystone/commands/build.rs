@@ -17,21 +17,16 @@ pub fn run(arguments: &Build, output: Output) -> Result<(), Failure> {
         return from_dockerfile(arguments, output);
     }
     dockerfile::has_something(&arguments.names)?;
-    // Nothing of a family is built for another machine than it says.
-    if let Some(platform) = arguments.dockerfile.platform.as_deref().filter(|platform| *platform != "linux/amd64") {
-        let text = format!("`{platform}`: families are built for linux/amd64 only; --platform is for Dockerfiles");
-        return Err(Failure::Usage(text));
-    }
     let destinations = &arguments.output.destinations;
     destination::check(destinations)?;
     let remote = (&arguments.caches, &arguments.registry);
     let (built, caches) = session::build(&arguments.names, &arguments.build, remote, output, &())?;
     let seconds = built.started.elapsed().as_secs_f64();
     if let Some(path) = &arguments.build.metadata_file {
-        metadata::write(path, &built.images, PushTotals::default(), seconds)?;
+        metadata::write(path, (&built.images, &built.named), PushTotals::default(), seconds)?;
     }
     let mut text = String::new();
-    for image in built.images.iter().filter(|image| !image.build_only) {
+    for image in built.named.iter().filter(|image| !image.build_only) {
         let _ = writeln!(text, "{} {}", image.reference, image.manifest.digest);
     }
     built.write_to(destinations)?;

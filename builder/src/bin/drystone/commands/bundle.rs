@@ -13,7 +13,8 @@ use drystone::archive::Named;
 use drystone::bundle::{self, Address, Bundle, BundleError, Contents, Destination, Saved};
 use drystone::events::{Event, Observer};
 use drystone::lock::files::pinned;
-use drystone::plan::LockedPackage;
+use drystone::plan::{LockedPackage, PlannedImage};
+use drystone::platform::debian_architecture;
 use drystone::referrers;
 use drystone::steps::files::{Files, Inputs};
 use oci::Reference;
@@ -24,6 +25,7 @@ use store::{Area, Cache, Layout};
 use crate::args::{BundleCommand, BundleInspect, BundleLoad, BundleSave, Output, TextFormat};
 use crate::destination::{Counted, write_file};
 use crate::failure::Failure;
+use crate::locking::Decision;
 use crate::session::{self, Planned};
 use crate::{progress, table};
 
@@ -85,7 +87,7 @@ fn name_of(directory: &Path) -> Result<String, Failure> {
 /// The images of the family, what they are built on, and what is said about them.
 fn images(planned: &Planned<'_>, layout: &Layout) -> Result<Vec<Named>, Failure> {
     let mut images: Vec<Named> = Vec::new();
-    for image in planned.plan.images.iter().filter(|image| image.wanted) {
+    for image in wanted(planned) {
         let reference = &planned.names[image.image.name.as_str()];
         match layout.find(reference)? {
             Some(manifest) => images.push((reference.clone(), without_name(manifest))),
@@ -108,6 +110,11 @@ fn images(planned: &Planned<'_>, layout: &Layout) -> Result<Vec<Named>, Failure>
     Ok(images)
 }
 
+/// The images of all platforms that are asked for.
+fn wanted<'p>(planned: &'p Planned<'_>) -> impl Iterator<Item = &'p PlannedImage<'p>> {
+    planned.plans.iter().flat_map(|decision| &decision.plan.images).filter(|image| image.wanted)
+}
+
 /// An entry of the layout's index without the name that it has there.
 fn without_name(mut entry: oci::Descriptor) -> oci::Descriptor {
     entry.annotations.clear();
@@ -122,31 +129,34 @@ fn sources(
 ) -> Result<BTreeMap<String, SourceFile>, Failure> {
     let loaded = planned.loaded;
     let mirrors = session::mirrors(&arguments.build.mirror, &loaded.directory)?;
-    let archives = Archives {
-        mirrors: &mirrors,
-        fetcher: planned.fetcher,
-        cache: planned.cache,
-        family: &loaded.directory,
-        now: session::now(),
-        architecture: "amd64",
-    };
-    let wanted = || planned.plan.images.iter().filter(|image| image.wanted);
-    let packages: Vec<&LockedPackage> = wanted().flat_map(|image| image.packages.values().flatten()).collect();
     let is_used = |source: &&AptSource| {
-        let uses = |image: &drystone::plan::PlannedImage<'_>| {
+        let uses = |image: &PlannedImage<'_>| {
             !image.packages.is_empty() && image.image.sources.iter().any(|name| name.value == source.name.value)
         };
-        wanted().any(uses)
+        wanted(planned).any(uses)
     };
     let used: Vec<&AptSource> = loaded.family.sources.iter().filter(is_used).collect();
     let progress = |bytes| {
         observer.observe(Event::FetchProgress { bytes });
         true
     };
-    let mut files = archives.copy(&used, &packages, &progress)?;
+    let mut files = BTreeMap::new();
+    for Decision { plan, .. } in planned.plans {
+        let archives = Archives {
+            mirrors: &mirrors,
+            fetcher: planned.fetcher,
+            cache: planned.cache,
+            family: &loaded.directory,
+            now: session::now(),
+            architecture: debian_architecture(&plan.platform),
+        };
+        let images = plan.images.iter().filter(|image| image.wanted);
+        let packages: Vec<&LockedPackage> = images.flat_map(|image| image.packages.values().flatten()).collect();
+        files.extend(archives.copy(&used, &packages, &progress)?);
+    }
     let pinned = pinned(planned.pinned);
     let inputs = Inputs { family: &loaded.directory, fetcher: planned.fetcher, cache: planned.cache, pinned: &pinned };
-    for entry in wanted().flat_map(|image| image.image.files()) {
+    for entry in wanted(planned).flat_map(|image| image.image.files()) {
         if let Some((address, file)) = by_address(entry, &inputs, planned.cache)? {
             files.insert(format!("files/{}", address.digest.hex()), file);
             addresses.push(address);

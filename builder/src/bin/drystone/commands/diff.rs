@@ -39,7 +39,8 @@ fn compare(arguments: &Diff) -> Result<(StoredImage, StoredImage, Difference), F
     };
     let ((left, before), (right, after)) = (place(&arguments.before), place(&arguments.after));
     let (left_layout, right_layout) = (Layout::open(&left)?, Layout::open(&right)?);
-    let (before, after) = (find(&left_layout, &before)?, find(&right_layout, &after)?);
+    let platform = arguments.platform.chosen();
+    let (before, after) = (find(&left_layout, &before, &platform)?, find(&right_layout, &after, &platform)?);
     // In one layout, a layer that both have is read once.
     let left_reader = Inventories::new(&left_layout);
     let other = (left != right).then(|| Inventories::new(&right_layout));

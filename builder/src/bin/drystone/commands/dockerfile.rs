@@ -7,14 +7,16 @@ use std::sync::Arc;
 
 use drystone::archive::Named;
 use drystone::base::{Bases, Puller};
-use drystone::build::{Builder, BuiltImage, lend};
+use drystone::build::{Builder, BuiltImage, Finished, lend};
 use drystone::dockerfile::Recipe;
 use drystone::dockerfile::context::{Context, leads_out};
 use drystone::dockerfile::git::{Authorization, Git, GitAddress, inside};
+use drystone::events::Event;
 use drystone::load::{DOCKERFILE, FAMILY_FILE};
+use drystone::platform;
 use drystone::push::{self, Outgoing, PushTotals};
 use drystone::remote::Elsewhere;
-use oci::{Platform, Reference};
+use oci::{Descriptor, Platform, Reference};
 use sandbox::Network;
 use spec::dockerfile::{Dockerfile, parse};
 use spec::{Diagnostics, ImageName, SourceFile, lint};
@@ -89,7 +91,7 @@ pub fn has_something(names: &[String]) -> Result<(), Failure> {
 }
 
 /// Builds an image from a Dockerfile and does with it what was asked for. Returns what was built.
-pub fn run(request: &Request<'_>, output: Output) -> Result<BuiltImage, Failure> {
+pub fn run(request: &Request<'_>, output: Output) -> Result<Finished, Failure> {
     destination::check(request.destinations)?;
     if request.build.provenance {
         let text = "--provenance is for families: of a Dockerfile's inputs no list is kept";
@@ -104,7 +106,7 @@ pub fn run(request: &Request<'_>, output: Output) -> Result<BuiltImage, Failure>
     if offline && request.dockerfile.push {
         registries::must_be_here(tags.iter().map(Reference::registry))?;
     }
-    let platform = platform(request.dockerfile.platform.as_deref())?;
+    let platforms = platforms(&request.build.platform);
     let place = Workplace::open(request.build, output)?;
     let inputs = Inputs::read(request, &place)?;
     check(&inputs.dockerfile)?;
@@ -114,7 +116,7 @@ pub fn run(request: &Request<'_>, output: Output) -> Result<BuiltImage, Failure>
     let mut bases = Bases::new(&place.layout, &place.cache, asked);
     bases.refresh = request.dockerfile.pull;
     let fetcher = session::plain_fetcher(offline)?;
-    let recipe = Recipe {
+    let mut recipe = Recipe {
         dockerfile: &inputs.dockerfile,
         context: inputs.context.as_ref(),
         reference: tags.first().cloned().unwrap_or_else(|| unnamed(&name)),
@@ -123,7 +125,7 @@ pub fn run(request: &Request<'_>, output: Output) -> Result<BuiltImage, Failure>
         arguments: arguments(&request.dockerfile.build_arg),
         labels: pairs(&request.dockerfile.label, "--label")?,
         annotations: pairs(&request.dockerfile.annotation, "--annotation")?,
-        platform: platform.clone(),
+        platform: platforms[0].clone(),
         network: match request.dockerfile.network {
             NetworkKind::None => Network::None,
             NetworkKind::Default | NetworkKind::Host => Network::Host,
@@ -140,40 +142,54 @@ pub fn run(request: &Request<'_>, output: Output) -> Result<BuiltImage, Failure>
     if let Some(given) = recipe.arguments.get(SOURCE_DATE_EPOCH) {
         builder.options.epoch = session::epoch_of(given)?;
     }
-    let built = builder.dockerfile(&recipe)?;
-    let names: Vec<Named> = match tags.is_empty() {
-        true => vec![(by_digest(&recipe.reference, &built), built.manifest.clone())],
-        false => tags.iter().map(|tag| (tag.clone(), built.manifest.clone())).collect(),
-    };
-    place.layout.set_references(&names)?;
     let (layout, observer) = (&place.layout, place.observer.as_ref());
-    let about = [built.clone().called(names[0].0.clone())];
-    session::attach_statements(layout, &about, None, request.build, observer)?;
-    destination::write(request.destinations, layout, &names, &platform, observer, &place.interrupt)?;
+    let mut built = Vec::with_capacity(platforms.len());
+    for platform in &platforms {
+        if platforms.len() > 1 {
+            observer.observe(Event::Note(&format!("building for {platform}")));
+        }
+        recipe.platform = platform.clone();
+        built.push(builder.dockerfile(&recipe)?);
+    }
+    let finished = Finished::of(&built.iter().collect::<Vec<_>>(), layout)?;
+    let names: Vec<Named> = match tags.is_empty() {
+        true => vec![(by_digest(&recipe.reference, &finished.manifest), finished.manifest.clone())],
+        false => tags.iter().map(|tag| (tag.clone(), finished.manifest.clone())).collect(),
+    };
+    layout.set_references(&names)?;
+    let built: Vec<BuiltImage> = built.into_iter().map(|image| image.called(names[0].0.clone())).collect();
+    let finished = Finished { reference: names[0].0.clone(), ..finished };
+    session::attach_statements(layout, &built, None, request.build, observer)?;
+    destination::write(request.destinations, layout, &names, &platforms[0], observer, &place.interrupt)?;
     let totals = match request.dockerfile.push {
         true => push(request, &place, &names)?,
         false => PushTotals::default(),
     };
     if let Some(caches) = caches.as_ref().filter(|caches| caches.wants_results()) {
-        let lent = lend(&place.cache, elsewhere, std::slice::from_ref(&built), request.dockerfile.push)?;
+        let lent = lend(&place.cache, elsewhere, &built, request.dockerfile.push)?;
         caches.store(layout, &lent)?;
     }
+    // As docker: an image's id is the digest of its configuration; an index has none, and is known by its own.
+    let id = match built.as_slice() {
+        [only] => only.config_digest,
+        _ => finished.manifest.digest,
+    };
     if let Some(path) = &request.dockerfile.iidfile {
-        write_file(path, &built.config_digest.to_string())?;
+        write_file(path, &id.to_string())?;
     }
-    let built = built.called(names[0].0.clone());
     if let Some(path) = &request.build.metadata_file {
-        metadata::write(path, std::slice::from_ref(&built), totals, place.started.elapsed().as_secs_f64())?;
+        let named = std::slice::from_ref(&finished);
+        metadata::write(path, (&built, named), totals, place.started.elapsed().as_secs_f64())?;
     }
     let text = match output.quiet {
         // As docker: the image's id and nothing else.
-        true => format!("{}\n", built.config_digest),
+        true => format!("{id}\n"),
         false => names.iter().map(|(name, manifest)| format!("{name} {}\n", manifest.digest)).collect(),
     };
     if !destination::takes_stdout(request.destinations) {
         session::print(&text)?;
     }
-    Ok(built)
+    Ok(finished)
 }
 
 /// `# check=error=true`: what BuildKit would warn of is an error, and nothing is built. What only this program's rules say
@@ -412,16 +428,19 @@ fn unnamed(name: &ImageName) -> Reference {
     format!("localhost/{name}").parse().unwrap_or_else(|_| "localhost/image".parse().expect("a constant name is valid"))
 }
 
-fn by_digest(reference: &Reference, built: &BuiltImage) -> Reference {
-    reference.clone().with_tag(None).with_digest(Some(built.manifest.digest))
+fn by_digest(reference: &Reference, manifest: &Descriptor) -> Reference {
+    reference.clone().with_tag(None).with_digest(Some(manifest.digest))
 }
 
-fn platform(given: Option<&str>) -> Result<Platform, Failure> {
-    match given {
-        None => Ok(Platform::linux("amd64")),
-        Some(text) if text.contains(',') => Err(Failure::Usage(format!("`{text}`: one platform is built at a time"))),
-        Some(text) => text.parse().map_err(|error: oci::PlatformError| Failure::Usage(error.to_string())),
+/// The platforms to build for, each once.
+fn platforms(given: &[Platform]) -> Vec<Platform> {
+    let mut platforms: Vec<Platform> = Vec::with_capacity(given.len().max(1));
+    for platform in given {
+        if !platforms.contains(platform) {
+            platforms.push(platform.clone());
+        }
     }
+    if platforms.is_empty() { vec![platform::usual()] } else { platforms }
 }
 
 /// Values for `ARG`: `NAME=VALUE`, or `NAME` for what the environment says.

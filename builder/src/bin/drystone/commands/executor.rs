@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use drystone::build::BuiltImage;
+use drystone::build::Finished;
 use drystone::dockerfile::git::GitAddress;
 use drystone::events::Event;
 use drystone::load::DOCKERFILE;
@@ -156,7 +156,7 @@ fn destinations(arguments: &Executor) -> Result<Vec<Destination>, Failure> {
     Ok(destinations)
 }
 
-fn write_results(arguments: &Executor, built: &BuiltImage) -> Result<(), Failure> {
+fn write_results(arguments: &Executor, built: &Finished) -> Result<(), Failure> {
     let digest = built.manifest.digest.to_string();
     if let Some(path) = &arguments.digest_file {
         write_file(path, &digest)?;

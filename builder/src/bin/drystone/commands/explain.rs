@@ -29,12 +29,13 @@ pub fn run(arguments: &Explain) -> Result<(), Failure> {
     let images =
         session::explain(&arguments.names, &arguments.build, &arguments.registry, |planned, builder, patterns| {
             let reference = |image: &spec::Image| planned.names[image.name.as_str()].clone();
-            let images = planned.plan.images.iter().enumerate().filter(|(_, image)| image.wanted);
+            let (plan, cut) = planned.first();
+            let images = plan.images.iter().enumerate().filter(|(_, image)| image.wanted);
             let asked = |name: &str| patterns.is_empty() || patterns.iter().any(|pattern| matches(pattern, name));
             let mut explained = Vec::new();
             for (place, planned_image) in images.filter(|(_, planned)| asked(planned.image.name.as_str())) {
                 let image = planned_image.image;
-                let steps = builder.explain(planned.plan, planned.cut, place, &reference)?;
+                let steps = builder.explain(plan, cut, place, &reference)?;
                 let (reference, image) = (reference(image).to_string(), image.name.to_string());
                 explained.push(ExplainedImage { image, reference, steps });
             }

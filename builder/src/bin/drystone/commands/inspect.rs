@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use drystone::contents::{LayerContents, contents};
 use drystone::inventory::{InstalledPackage, Inventories};
-use oci::Reference;
+use oci::{Platform, Reference};
 use serde_json::json;
 use store::{Layout, StoredImage};
 
@@ -17,7 +17,7 @@ use crate::table::{columns, size};
 /// Runs the command.
 pub fn run(arguments: &Inspect) -> Result<(), Failure> {
     let layout = Layout::open(&arguments.layout.layout)?;
-    let image = find(&layout, &arguments.image)?;
+    let image = find(&layout, &arguments.image, &arguments.platform.chosen())?;
     if arguments.layers {
         return print(&layers(&contents(&layout, &image)?));
     }
@@ -52,7 +52,7 @@ fn packages(layout: &Layout, image: &StoredImage, format: TextFormat) -> Result<
 }
 
 /// The one image of a layout that a name or pattern means.
-pub fn find(layout: &Layout, pattern: &str) -> Result<StoredImage, Failure> {
+pub fn find(layout: &Layout, pattern: &str, platform: &Platform) -> Result<StoredImage, Failure> {
     let references = layout.references()?;
     let is_named = |reference: &&Reference| reference.tag().is_some() && names(pattern, reference);
     let found: Vec<&Reference> = references.iter().map(|(reference, _)| reference).filter(is_named).collect();
@@ -63,8 +63,8 @@ pub fn find(layout: &Layout, pattern: &str) -> Result<StoredImage, Failure> {
             Err(Failure::with_hint(text, "`drystone images` lists what is there"))
         }
         [reference] => layout
-            .image_at(reference)?
-            .ok_or_else(|| Failure::new(format!("{reference} is a list of images, and not one of them"))),
+            .image_at(reference, platform)?
+            .ok_or_else(|| Failure::new(format!("{reference} has no image for {platform}"))),
         several => {
             let several: Vec<String> = several.iter().map(ToString::to_string).collect();
             Err(Failure::Usage(format!("`{pattern}` means several images: {}", several.join(", "))))

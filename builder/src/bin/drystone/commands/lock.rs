@@ -37,6 +37,8 @@ pub fn run(arguments: &args::Lock, output: Output) -> Result<(), Failure> {
         patterns: &[],
         mirror: &arguments.mirror,
         lock: &arguments.lock,
+        platforms: &arguments.platform,
+        with_locked_platforms: true,
         update: locking::update(&arguments.update),
         conflicts: Conflicts::Repair,
         recut: arguments.recut,

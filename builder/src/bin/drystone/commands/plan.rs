@@ -33,16 +33,21 @@ pub fn run(arguments: &Plan, output: Output) -> Result<(), Failure> {
         let sources =
             Sources { layout: planned.layout, cache: planned.cache, compression: arguments.build.compression };
         let reference = |image: &spec::Image| planned.names[image.name.as_str()].clone();
-        let mut overview = overview(planned.plan, planned.cut, &sources, &reference)?;
-        let wanted = planned.plan.images.iter().enumerate().filter(|(_, image)| image.wanted);
+        let (plan, cut) = planned.first();
+        let mut overview = overview(plan, cut, &sources, &reference)?;
+        let wanted = plan.images.iter().enumerate().filter(|(_, image)| image.wanted);
         for ((place, planned_image), image) in wanted.zip(&mut overview.images) {
-            let steps = builder.explain(planned.plan, planned.cut, place, &reference)?;
+            let steps = builder.explain(plan, cut, place, &reference)?;
             let own = |step: &ExplainedStep| !step.cached && step.image == planned_image.image.name.as_str();
             image.rebuild = steps.into_iter().filter(own).collect();
         }
         match held(arguments, planned) {
             Ok(held) => mark(&mut overview, planned.layout, &held),
             Err(reason) => say(output, &format!("what a push would send is not known: {reason}")),
+        }
+        for other in &planned.plans[1..] {
+            let platform = &other.plan.platform;
+            say(output, &format!("this is for {}; --platform {platform} shows the other", plan.platform));
         }
         Ok(overview)
     })?;
@@ -57,7 +62,7 @@ pub fn run(arguments: &Plan, output: Output) -> Result<(), Failure> {
 
 /// Asks the registry of the images what it has of them. Fails with what is said to people.
 fn held(arguments: &Plan, planned: &Planned<'_>) -> Result<Held, String> {
-    let wanted = planned.plan.images.iter().filter(|image| image.wanted && !image.image.build_only);
+    let wanted = planned.first().0.images.iter().filter(|image| image.wanted && !image.image.build_only);
     let references: Vec<_> = wanted.map(|image| planned.names[image.image.name.as_str()].clone()).collect();
     let Some(registry) = references.first().map(|reference| reference.registry().to_string()) else {
         return Ok(Held::default());

@@ -12,7 +12,7 @@ use crate::session::print;
 /// Runs the command.
 pub fn run(arguments: &Sbom) -> Result<(), Failure> {
     let layout = Layout::open(&arguments.layout.layout)?;
-    let image = find(&layout, &arguments.image)?;
+    let image = find(&layout, &arguments.image, &arguments.platform.chosen())?;
     let about = referrers::of(&referrers::all(&layout)?, image.descriptor.digest);
     let kept = referrers::statement(&layout, &about, arguments.format.media_type())?;
     let bytes = match kept {

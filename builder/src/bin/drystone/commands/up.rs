@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use drystone::build::BuiltImage;
+use drystone::build::Finished;
 use drystone::events::Event;
 use drystone::listing;
 use drystone::push::{self, Outgoing, PushError, PushTotals};
@@ -63,10 +63,10 @@ pub fn run(arguments: &Up, output: Output) -> Result<(), Failure> {
             totals = pushed => totals.map_err(Failure::of)??,
             () = session::interrupted(&built.interrupt) => return Err(Failure::Interrupted),
         };
-        let images: Vec<Outgoing> = built.images.iter().filter_map(outgoing_of).collect();
+        let images: Vec<Outgoing> = built.named.iter().filter_map(outgoing_of).collect();
         let totals = push::push_statements(&client, &built.layout, &images, totals).await?;
         if let Some(path) = &arguments.build.metadata_file {
-            metadata::write(path, &built.images, totals, built.started.elapsed().as_secs_f64())?;
+            metadata::write(path, (&built.images, &built.named), totals, built.started.elapsed().as_secs_f64())?;
         }
         list(&built)?;
         tokio::task::block_in_place(|| session::store_results(&built, caches.as_ref()))?;
@@ -118,7 +118,7 @@ impl Follow for Pushing<'_> {
         true
     }
 
-    fn finished(&self, image: &BuiltImage) {
+    fn finished(&self, image: &Finished) {
         let Some(outgoing) = outgoing_of(image) else { return };
         if let Some(running) = self.running.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
             // Where pushing failed, whoever waits for it at the end learns why.
@@ -128,7 +128,7 @@ impl Follow for Pushing<'_> {
 }
 
 /// An image as it goes out; nothing for one that is only a parent for others.
-fn outgoing_of(image: &BuiltImage) -> Option<Outgoing> {
+fn outgoing_of(image: &Finished) -> Option<Outgoing> {
     let outgoing = || Outgoing { target: image.reference.clone(), manifest: image.manifest.clone() };
     (!image.build_only).then(outgoing)
 }
@@ -165,7 +165,7 @@ fn say(output: Output, text: &str) {
 
 fn list(built: &Built) -> Result<(), Failure> {
     let wanted: BTreeSet<(String, String)> = built
-        .images
+        .named
         .iter()
         .filter(|image| !image.build_only)
         .map(|image| (image.reference.name(), image.reference.tag().map(ToString::to_string).unwrap_or_default()))
