@@ -22,6 +22,7 @@ mod lock;
 mod logins;
 mod parity;
 mod plan;
+mod platforms;
 mod sandboxes;
 mod sealed;
 mod serve;

@@ -2,13 +2,11 @@
 //! `docker-registry` at the other end, skopeo and umoci as the judges.
 
 use std::fs;
-use std::process::{Command, Stdio};
-use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::support::family::Bench;
-use crate::support::program::{Background, Finished, eventually, free_port, repository, run, tool};
+use crate::support::program::{Background, Finished, docker_registry, repository, run, tool};
 
 /// A layout with one image in it, and a registry that has it as `team/hello:latest`.
 struct World {
@@ -25,20 +23,8 @@ impl World {
     /// Built with these flags.
     fn with(flags: &[&str]) -> Self {
         let bench = Bench::new();
-        let port = free_port();
-        let configuration = format!(
-            "version: 0.1\nlog: {{level: error}}\nhttp: {{addr: '127.0.0.1:{port}'}}\n\
-             storage: {{filesystem: {{rootdirectory: {}}}, delete: {{enabled: true}}}}\n",
-            bench.at("registry").display()
-        );
-        fs::write(bench.at("registry.yml"), configuration).unwrap();
-        let mut server = Command::new("docker-registry");
-        server.arg("serve").arg(bench.at("registry.yml")).stdout(Stdio::null()).stderr(Stdio::null());
-        let process = Background::start(&mut server);
-        eventually("docker-registry listens", Duration::from_secs(20), || {
-            std::net::TcpStream::connect(("127.0.0.1", port)).map_err(|error| error.to_string())
-        });
-        let world = Self { bench, registry: format!("127.0.0.1:{port}"), _process: process };
+        let (registry, process) = docker_registry(&bench.at(""));
+        let world = Self { bench, registry, _process: process };
         run(world.bench.drystone().arg("build").arg(repository().join("specs/examples/hello")).args(flags)).success();
         world.run(&["push", "--to", &format!("{}/team", world.registry)]).success();
         world

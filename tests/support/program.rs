@@ -160,3 +160,21 @@ pub fn free_port() -> u16 {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     listener.local_addr().unwrap().port()
 }
+
+/// Starts Debian's registry, which keeps what it has in `directory`. Returns its name.
+pub fn docker_registry(directory: &Path) -> (String, Background) {
+    let port = free_port();
+    let configuration = format!(
+        "version: 0.1\nlog: {{level: error}}\nhttp: {{addr: '127.0.0.1:{port}'}}\n\
+         storage: {{filesystem: {{rootdirectory: {}}}, delete: {{enabled: true}}}}\n",
+        directory.join("registry").display()
+    );
+    std::fs::write(directory.join("registry.yml"), configuration).unwrap();
+    let mut server = Command::new("docker-registry");
+    server.arg("serve").arg(directory.join("registry.yml")).stdout(Stdio::null()).stderr(Stdio::null());
+    let process = Background::start(&mut server);
+    eventually("docker-registry listens", Duration::from_secs(20), || {
+        std::net::TcpStream::connect(("127.0.0.1", port)).map_err(|error| error.to_string())
+    });
+    (format!("127.0.0.1:{port}"), process)
+}

@@ -1,5 +1,6 @@
 //! `drystone verify --rebuild`: built again, an image has the same bytes.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use drystone::rebuild::{Comparison, Difference, Part, Within, compare};
@@ -19,6 +20,7 @@ struct Report {
 struct Row {
     name: String,
     reference: String,
+    platform: String,
     #[serde(flatten)]
     comparison: Comparison,
 }
@@ -30,7 +32,9 @@ pub fn run(arguments: &Verify, output: Output) -> Result<(), Failure> {
     let mut images = Vec::new();
     for image in &built.images {
         let comparison = compare(&layout, image, &built.layout)?;
-        images.push(Row { name: image.name.to_string(), reference: image.reference.to_string(), comparison });
+        let (name, reference, platform) =
+            (image.name.to_string(), image.reference.to_string(), image.platform().to_string());
+        images.push(Row { name, reference, platform, comparison });
     }
     let report = Report { images };
     match arguments.format {
@@ -64,11 +68,16 @@ fn verdict(report: &Report) -> Result<(), Failure> {
 
 fn text(report: &Report) -> String {
     let mut text = String::new();
+    let platforms: BTreeSet<&str> = report.images.iter().map(|row| row.platform.as_str()).collect();
     for row in &report.images {
+        let image = match platforms.len() {
+            1 => row.name.clone(),
+            _ => format!("{} ({})", row.name, row.platform),
+        };
         let _ = match &row.comparison {
-            Comparison::Same { digest } => writeln!(text, "{}: the same, {digest}", row.name),
-            Comparison::Absent => writeln!(text, "{}: not in the layout", row.name),
-            Comparison::Different(difference) => writeln!(text, "{}: {}", row.name, said(difference)),
+            Comparison::Same { digest } => writeln!(text, "{image}: the same, {digest}"),
+            Comparison::Absent => writeln!(text, "{image}: not in the layout"),
+            Comparison::Different(difference) => writeln!(text, "{image}: {}", said(difference)),
         };
     }
     text
