@@ -15,8 +15,8 @@ use std::sync::Arc;
 
 use oci::{Descriptor, Document, MediaTypeExt as _, Platform, Reference};
 use registry_client::{
-    BlobSource, Client, FetchedManifest, ImagePush, Options, Platforms, Pulled, Pushed, Pusher, Remote, RemoteSource,
-    Resolved, Sink,
+    BlobSource, Client, FetchedManifest, ImagePush, Options, Platforms, Pushed, Pusher, Remote, RemoteSource, Resolved,
+    Sink,
 };
 use store::{Layout, StoreError};
 use tempfile::TempDir;
@@ -218,7 +218,7 @@ impl Copy {
         let sink: Arc<dyn Sink> = Arc::new(LayoutSink(Arc::clone(layout)));
         let report = client.pull(source, &self.platforms, Arc::clone(&sink)).await.map_err(failed(source))?;
         let descriptor = report.resolved.taken().descriptor.clone();
-        let mut copied = Copied::of(descriptor, report.bytes(Pulled::Fetched));
+        let mut copied = Copied::of(descriptor, report.fetched_bytes());
         if self.referrers {
             let remote = Remote::from(source);
             let documents = &report.resolved.documents;
@@ -229,7 +229,7 @@ impl Copy {
             let resolved = Resolved { named, documents: said, config: None };
             let report = client.pull_resolved(&remote, resolved, sink).await.map_err(failed(source))?;
             layout.set_references(&names)?;
-            copied.copied_bytes += report.bytes(Pulled::Fetched);
+            copied.copied_bytes += report.fetched_bytes();
             copied.referrers = names.len();
         }
         Ok(copied)

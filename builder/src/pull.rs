@@ -3,19 +3,29 @@
 use std::io::{self, Write};
 use std::sync::Arc;
 
+use content::Hash;
 use oci::{Descriptor, Reference};
-use registry_client::{Client, Incoming, Platforms, PullReport, Pulled, Sink};
-use store::{BlobWriter, Layout, StoreError};
+use registry_client::{Client, Incoming, Platforms, PullReport, Sink};
+use store::{BlobWriter, Layout, PartialBlob, StoreError};
 
 use crate::events::{Event, Observer};
 
 /// A layout as the place where pulled content goes. Every blob is verified again as it is written.
 pub struct LayoutSink(pub Arc<Layout>);
 
-/// A blob on its way into a layout.
+/// Blobs below this size are fetched again after an interruption, and cost no file that might stay behind.
+const WORTH_KEEPING: u64 = 1 << 20;
+
+/// A small blob on its way into a layout, or one that somebody else is fetching too.
 struct IncomingBlob {
     writer: BlobWriter,
     expected: Descriptor,
+}
+
+/// A blob of which, after an interruption, what has come stays.
+struct IncomingPart {
+    part: PartialBlob,
+    size: u64,
 }
 
 /// Why an image could not be pulled.
@@ -55,6 +65,11 @@ impl Sink for LayoutSink {
     }
 
     fn begin(&self, descriptor: &Descriptor) -> io::Result<Box<dyn Incoming>> {
+        if descriptor.size >= WORTH_KEEPING
+            && let Some(part) = self.0.partial_blob(descriptor.digest)
+        {
+            return Ok(Box::new(IncomingPart { part, size: descriptor.size }));
+        }
         let writer = self.0.blob_writer().map_err(io::Error::other)?;
         Ok(Box::new(IncomingBlob { writer, expected: descriptor.clone() }))
     }
@@ -74,6 +89,31 @@ impl Incoming for IncomingBlob {
     fn commit(self: Box<Self>) -> io::Result<()> {
         let Self { writer, expected } = *self;
         writer.commit_expecting(expected.digest, expected.size).map_err(io::Error::other)
+    }
+}
+
+impl Write for IncomingPart {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.part.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.part.flush()
+    }
+}
+
+impl Incoming for IncomingPart {
+    fn so_far(&self) -> Option<(Hash, u64)> {
+        Some(self.part.so_far())
+    }
+
+    fn commit(self: Box<Self>) -> io::Result<()> {
+        let Self { part, size } = *self;
+        part.commit(size).map_err(io::Error::other)
+    }
+
+    fn discard(self: Box<Self>) {
+        self.part.discard();
     }
 }
 
@@ -103,8 +143,8 @@ impl PulledImage {
             reference: name_in_layout(reference, &descriptor),
             descriptor,
             named: report.resolved.named.descriptor.clone(),
-            fetched_bytes: report.bytes(Pulled::Fetched),
-            present_bytes: report.bytes(Pulled::AlreadyThere),
+            fetched_bytes: report.fetched_bytes(),
+            present_bytes: report.present_bytes(),
         }
     }
 }

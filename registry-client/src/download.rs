@@ -1,11 +1,12 @@
 //! Blobs on their way from a registry: verified while they come, going on after a break.
 
+use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::time::Duration;
 
 use bytes::Bytes;
 use content::{Digest, HashingWriter};
-use oci::{Descriptor, MediaTypeExt};
+use oci::{Descriptor, MediaTypeExt, Registry};
 use reqwest::header::CONTENT_RANGE;
 use reqwest::{Method, Url};
 use tokio::sync::mpsc;
@@ -42,6 +43,10 @@ struct Break {
     asked: Option<Duration>,
 }
 
+/// Who gave bytes of a blob: the registry, or mirrors of it.
+#[derive(Default)]
+pub(crate) struct Givers(BTreeSet<Registry>);
+
 impl From<Error> for Break {
     fn from(error: Error) -> Self {
         Self { error, asked: None }
@@ -57,7 +62,9 @@ impl Client {
         descriptor: &Descriptor,
         writer: W,
     ) -> Result<W, Error> {
-        Download::new(self, remote, descriptor).into_writer(writer).await
+        let writer = HashingWriter::with(descriptor.digest.algorithm(), writer);
+        let (outcome, writer) = Download::new(self, remote, descriptor).into_writer(writer).await?;
+        outcome.map(|()| writer)
     }
 }
 
@@ -78,30 +85,67 @@ impl<'a> Download<'a> {
         self.descriptor
     }
 
-    /// Fetches the blob into a writer and gives the writer back, after the last byte was verified.
-    pub(crate) async fn into_writer<W: Write + Send + 'static>(self, writer: W) -> Result<W, Error> {
+    /// The mirror that wrong bytes came from, if it was one and may not have been asked in vain before.
+    pub(crate) fn mirror_to_blame(&self, error: &Error) -> Option<Registry> {
+        match error {
+            Error::Damaged { registry, .. } | Error::WrongSize { registry, .. }
+                if *registry != self.remote.registry =>
+            {
+                Some(registry.clone())
+            }
+            _ => None,
+        }
+    }
+
+    pub(crate) fn distrust(&self, mirror: &Registry, cause: &Error) {
+        self.client.transport.distrust(mirror, cause);
+    }
+
+    /// Fetches the blob into a writer, which may have its beginning, and gives the writer back, with what came of it: the
+    /// last byte was verified, or it must be thrown away.
+    pub(crate) async fn into_writer<W: Write + Send + 'static>(
+        &self,
+        writer: HashingWriter<W>,
+    ) -> Result<(Result<(), Error>, W), Error> {
+        let (expected, digest) = (self.descriptor.size, self.descriptor.digest);
+        let from_before = writer.size();
         let writing = Writing::new(writer);
-        let fetched = self.fetch(0, &writing.pieces).await;
-        let digest = self.descriptor.digest;
-        let (writer, found, size) = writing.finish(digest).await?;
-        fetched?;
-        let registry = self.remote.registry.clone();
-        if size != self.descriptor.size {
-            return Err(Error::WrongSize { registry, digest, expected: self.descriptor.size, found: size });
+        let mut givers = Givers::default();
+        let fetched = match from_before > expected {
+            // It is checked below.
+            true => Ok(()),
+            false => self.fetch(from_before, &writing.pieces, &mut givers).await,
+        };
+        let (writer, hashed, found) = writing.finish(digest).await?;
+        match fetched {
+            Ok(()) => {}
+            Err(error @ Error::WrongSize { .. }) => return Ok((Err(error), writer)),
+            Err(error) => return Err(error),
         }
-        if found != digest {
-            return Err(Error::Damaged { registry, expected: digest, found });
-        }
-        Ok(writer)
+        let registry = givers.blamed(&self.remote.registry);
+        let outcome = match (found == expected, hashed == digest) {
+            (true, true) => Ok(()),
+            (false, _) => Err(Error::WrongSize { registry, digest, expected, found }),
+            (_, false) => Err(Error::Damaged { registry, expected: digest, found: hashed }),
+        };
+        Ok((outcome, writer))
     }
 
     /// Fetches everything from `offset` on, in pieces, as often as it breaks. Nothing is verified but the number.
-    pub(crate) async fn fetch(&self, mut offset: u64, pieces: &mpsc::Sender<Bytes>) -> Result<(), Error> {
+    pub(crate) async fn fetch(
+        &self,
+        mut offset: u64,
+        pieces: &mpsc::Sender<Bytes>,
+        givers: &mut Givers,
+    ) -> Result<(), Error> {
         let size = self.descriptor.size;
+        if offset == size && size > 0 {
+            return Ok(());
+        }
         let mut backoff = Backoff::new(&self.client.options().retry);
         loop {
             let before = offset;
-            let Break { error, asked } = match self.fetch_from(&mut offset, pieces).await {
+            let Break { error, asked } = match self.fetch_from(&mut offset, pieces, givers).await {
                 Ok(_) if offset == size => return Ok(()),
                 // The body ended where the registry said it would, and that was too early.
                 Ok(request) => {
@@ -115,7 +159,7 @@ impl<'a> Download<'a> {
                 backoff.reset();
             }
             let request = self.call()?.name();
-            if !self.client.transport.pause(&mut backoff, asked, &request, &error.to_string()).await? {
+            if !self.client.transport.pause(&mut backoff, asked, &request, &error.whole()).await? {
                 return Err(error);
             }
         }
@@ -133,7 +177,12 @@ impl<'a> Download<'a> {
     }
 
     /// Fetches from `offset` to the end or to a break; `offset` follows.
-    async fn fetch_from(&self, offset: &mut u64, pieces: &mpsc::Sender<Bytes>) -> Result<crate::RequestName, Break> {
+    async fn fetch_from(
+        &self,
+        offset: &mut u64,
+        pieces: &mpsc::Sender<Bytes>,
+        givers: &mut Givers,
+    ) -> Result<crate::RequestName, Break> {
         let mut call = self.call()?;
         if *offset > 0 {
             call = call.header("range", format!("bytes={offset}-"));
@@ -147,6 +196,7 @@ impl<'a> Download<'a> {
             return Err(Break { error: reply.refused().await, asked });
         }
         let mut reply = reply.expect(&[200, 206]).await?;
+        givers.0.insert(reply.asked.clone());
         // A registry that knows no ranges starts again from the first byte.
         let mut skipped = if reply.status() == 206 {
             check_range(&reply, *offset)?;
@@ -164,7 +214,7 @@ impl<'a> Download<'a> {
             let (digest, bytes) = (self.descriptor.digest, piece.len() as u64);
             let found = offset.saturating_add(bytes);
             if found > self.descriptor.size {
-                let registry = self.remote.registry.clone();
+                let registry = reply.asked.clone();
                 return Err(Error::WrongSize { registry, digest, expected: self.descriptor.size, found }.into());
             }
             if pieces.send(piece).await.is_err() {
@@ -198,11 +248,17 @@ fn check_range(reply: &Reply, offset: u64) -> Result<(), Error> {
     if start == Some(offset) { Ok(()) } else { Err(reply.protocol("it is another part than the one asked for")) }
 }
 
+impl Givers {
+    /// Who is to blame for wrong bytes: a mirror that gave some of them rather than the registry.
+    fn blamed(&self, registry: &Registry) -> Registry {
+        self.0.iter().find(|giver| *giver != registry).unwrap_or(registry).clone()
+    }
+}
+
 impl<W: Write + Send + 'static> Writing<W> {
-    fn new(writer: W) -> Self {
+    fn new(mut writer: HashingWriter<W>) -> Self {
         let (pieces, mut received) = mpsc::channel::<Bytes>(PIECES);
         let thread = tokio::task::spawn_blocking(move || {
-            let mut writer = HashingWriter::new(writer);
             while let Some(piece) = received.blocking_recv() {
                 if let Err(error) = writer.write_all(&piece) {
                     return (Err(error), writer);

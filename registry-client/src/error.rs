@@ -63,6 +63,9 @@ pub enum Error {
     /// The client cannot be made.
     #[error("the HTTP client cannot be set up")]
     Setup(#[source] reqwest::Error),
+    /// The certificate that registries get to see cannot be used, or has no key with it.
+    #[error("the client's certificate and its key cannot be used")]
+    Identity(#[source] reqwest::Error),
     /// A proxy cannot be used. Its address is not told: it may have a password in it.
     #[error("the proxy for {scheme} cannot be used: expected an address such as `http://host:port`")]
     Proxy {
@@ -238,6 +241,17 @@ impl Error {
         }
     }
 
+    /// It and its causes in one line: the first alone says that there was no answer, the last why.
+    pub(crate) fn whole(&self) -> String {
+        let mut text = self.to_string();
+        let mut cause = std::error::Error::source(self);
+        while let Some(error) = cause {
+            text = format!("{text}: {error}");
+            cause = error.source();
+        }
+        text
+    }
+
     /// The HTTP status of a refusal.
     pub fn status(&self) -> Option<u16> {
         match self {
@@ -260,7 +274,9 @@ fn is_certain(error: &reqwest::Error) -> bool {
     }
     let mut cause: Option<&(dyn std::error::Error + 'static)> = std::error::Error::source(error);
     while let Some(error) = cause {
-        if error.to_string().contains("certificate") {
+        // An alert of TLS: the registry does not take our certificate, or wants one.
+        let text = error.to_string();
+        if text.contains("certificate") || text.contains("fatal alert") {
             return true;
         }
         cause = error.source();

@@ -40,7 +40,7 @@ pub enum Event<'a> {
         attempt: u32,
         /// The pause before it is tried again.
         wait: Duration,
-        /// Why.
+        /// Why, with the request that it was.
         cause: &'a str,
     },
     /// A blob is where it should be.

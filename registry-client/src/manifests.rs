@@ -1,7 +1,7 @@
 //! Manifests and indexes, by tag and by digest.
 
 use bytes::Bytes;
-use content::Digest;
+use content::{Algorithm, Digest};
 use oci::{Descriptor, Document, MAX_MANIFEST_SIZE, MediaType, Reference, Tag};
 use reqwest::Method;
 use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE};
@@ -28,6 +28,16 @@ impl From<&Reference> for ManifestName {
             (Some(digest), _) => Self::Digest(digest),
             (None, Some(tag)) => Self::Tag(tag.clone()),
             (None, None) => Self::Tag(Tag::latest()),
+        }
+    }
+}
+
+impl ManifestName {
+    /// The digest of a manifest of this name, by the algorithm of the name.
+    pub(crate) fn of(&self, manifest: &[u8]) -> Digest {
+        match self {
+            Self::Tag(_) => Digest::of(manifest),
+            Self::Digest(digest) => Digest::with(digest.algorithm(), manifest),
         }
     }
 }
@@ -99,20 +109,20 @@ impl Client {
 
     async fn fetch_manifest(&self, remote: &Remote, name: &ManifestName, call: Call) -> Result<FetchedManifest, Error> {
         let reply = self.send(call.header("accept", Document::accepted().join(", "))).await?.expect(&[200]).await?;
-        let (announced, called) = (announced(&reply), reply.digest());
+        let (announced, called, registry) = (announced(&reply), reply.digest(), reply.asked.clone());
         let bytes = reply.bytes(MAX_MANIFEST_SIZE).await?;
-        let found = Digest::of(&bytes);
         let expected = match name {
             ManifestName::Digest(digest) => Some(*digest),
             ManifestName::Tag(_) => called,
         };
-        if let Some(expected) = expected.filter(|expected| *expected != found) {
-            return Err(Error::Damaged { registry: remote.registry.clone(), expected, found });
+        let digest = Digest::with(expected.map_or(Algorithm::Sha256, |expected| expected.algorithm()), &bytes);
+        if let Some(expected) = expected.filter(|expected| *expected != digest) {
+            return Err(Error::Damaged { registry, expected, found: digest });
         }
         let document = Document::parse(&bytes, announced.as_ref())
             .map_err(|source| Error::Document { what: format!("{remote} {name}"), source })?;
         let media_type = announced.unwrap_or_else(|| document.media_type());
-        Ok(FetchedManifest { descriptor: Descriptor::of(media_type, &bytes), bytes, document })
+        Ok(FetchedManifest { descriptor: Descriptor::new(media_type, digest, bytes.len() as u64), bytes, document })
     }
 
     /// Stores a manifest or index, whose blobs and manifests must be there. If it says something about another manifest,
@@ -124,7 +134,7 @@ impl Client {
         media_type: &MediaType,
         bytes: Bytes,
     ) -> Result<Digest, Error> {
-        let descriptor = Descriptor::of(media_type.clone(), &bytes);
+        let descriptor = Descriptor::new(media_type.clone(), name.of(&bytes), bytes.len() as u64);
         // A document of a kind that we do not know is stored all the same.
         let document = Document::parse(&bytes, Some(media_type)).ok();
         let lists_referrers = self.put_bytes(remote, name, media_type, bytes).await?;
@@ -145,7 +155,7 @@ impl Client {
         media_type: &MediaType,
         bytes: Bytes,
     ) -> Result<bool, Error> {
-        let digest = Digest::of(&bytes);
+        let digest = name.of(&bytes);
         let call = self.call(Method::PUT, remote, &path(name), Access::Push)?;
         let reply = self.send(call.header("content-type", media_type).body(bytes)).await?;
         let reply = reply.expect(&[200, 201, 202]).await?;

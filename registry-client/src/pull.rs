@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use content::Digest;
+use content::{Digest, HashingWriter};
 use oci::{Descriptor, Reference};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -17,6 +17,11 @@ use crate::{Client, Error, Platforms, Remote, Resolved, Sink};
 pub enum Pulled {
     /// It was fetched.
     Fetched,
+    /// A part of it was there from a pull that was interrupted, and the rest was fetched.
+    Continued {
+        /// How many bytes were there.
+        known: u64,
+    },
     /// It was there.
     AlreadyThere,
 }
@@ -31,16 +36,33 @@ pub struct PullReport {
 }
 
 impl PullReport {
-    /// How many bytes of blobs got there in this way.
-    pub fn bytes(&self, how: Pulled) -> u64 {
-        let blobs = self.blobs.iter().filter(|(_, pulled)| *pulled == how);
-        blobs.fold(0, |sum, (descriptor, _)| sum.saturating_add(descriptor.size))
+    /// How many bytes of blobs were fetched.
+    pub fn fetched_bytes(&self) -> u64 {
+        self.sum(|descriptor, pulled| match pulled {
+            Pulled::Fetched => descriptor.size,
+            Pulled::Continued { known } => descriptor.size.saturating_sub(known),
+            Pulled::AlreadyThere => 0,
+        })
+    }
+
+    /// How many bytes of blobs were there.
+    pub fn present_bytes(&self) -> u64 {
+        self.sum(|descriptor, pulled| match pulled {
+            Pulled::Fetched => 0,
+            Pulled::Continued { known } => known,
+            Pulled::AlreadyThere => descriptor.size,
+        })
+    }
+
+    fn sum(&self, bytes: impl Fn(&Descriptor, Pulled) -> u64) -> u64 {
+        self.blobs.iter().fold(0, |sum, (descriptor, pulled)| sum.saturating_add(bytes(descriptor, *pulled)))
     }
 }
 
 impl Client {
     /// Pulls an image, or all images of an index: blobs at the same time, each once, then manifests as they came, then
-    /// indexes. What the sink has is not fetched, so a pull that was interrupted goes on when it is repeated. Naming
+    /// indexes. What the sink has is not fetched, so a pull that was interrupted goes on when it is repeated, in the
+    /// middle of a blob if the sink keeps beginnings. Naming
     /// the result is the caller's, with [`Resolved::taken`].
     pub async fn pull(
         &self,
@@ -128,25 +150,47 @@ impl Client {
             if !matches!(outcome, Err(Error::Foreign { .. })) {
                 break;
             }
-            if other.into_sink(sink).await.is_ok() {
-                outcome = Ok(());
+            if let Ok(pulled) = other.into_sink(sink).await {
+                outcome = Ok(pulled);
             }
         }
-        outcome.map(|()| Pulled::Fetched)
+        outcome
     }
 }
 
 impl Download<'_> {
-    async fn into_sink(self, sink: &Arc<dyn Sink>) -> Result<(), Error> {
-        let descriptor = self.descriptor().clone();
-        let digest = descriptor.digest;
+    /// Fetches the blob into a sink. Wrong bytes, of a mirror or from an earlier transfer, are thrown away, and all of them
+    /// fetched once more without these.
+    async fn into_sink(self, sink: &Arc<dyn Sink>) -> Result<Pulled, Error> {
+        let digest = self.descriptor().digest;
         let failed = move |source| Error::Sink { digest, source };
-        let writer = {
-            let sink = Arc::clone(sink);
-            waiting(move || sink.begin(&descriptor)).await.map_err(failed)?
-        };
-        let writer = self.into_writer(writer).await?;
-        waiting(move || writer.commit()).await.map_err(failed)
+        loop {
+            let begin = {
+                let (sink, descriptor) = (Arc::clone(sink), self.descriptor().clone());
+                move || {
+                    let writer = sink.begin(&descriptor)?;
+                    let so_far = writer.so_far().filter(|(_, size)| *size > 0);
+                    Ok((writer, so_far))
+                }
+            };
+            let (writer, so_far) = waiting(begin).await.map_err(failed)?;
+            let known = so_far.as_ref().map_or(0, |(_, size)| *size);
+            let writer = match so_far {
+                Some((hash, size)) => HashingWriter::resumed(writer, hash, size),
+                None => HashingWriter::with(digest.algorithm(), writer),
+            };
+            let (outcome, writer) = self.into_writer(writer).await?;
+            let Err(error) = outcome else {
+                waiting(move || writer.commit()).await.map_err(failed)?;
+                return Ok(if known > 0 { Pulled::Continued { known } } else { Pulled::Fetched });
+            };
+            writer.discard();
+            match self.mirror_to_blame(&error) {
+                Some(mirror) => self.distrust(&mirror, &error),
+                None if known > 0 => {}
+                None => return Err(error),
+            }
+        }
     }
 }
 

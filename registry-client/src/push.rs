@@ -104,7 +104,7 @@ impl Pusher {
     pub async fn push(&self, image: ImagePush) -> Result<PushReport, Error> {
         let remote = Remote::from(&image.reference);
         let name = ManifestName::from(&image.reference);
-        let digest = Digest::of(&image.manifest);
+        let digest = name.of(&image.manifest);
         let present = self.client.head_manifest(&remote, &name).await?;
         if present.is_some_and(|present| present.digest == digest) {
             // An image that is there has its blobs there.

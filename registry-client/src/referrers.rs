@@ -107,6 +107,8 @@ pub(crate) fn entry_for(descriptor: &Descriptor, document: &Document) -> Descrip
     entry
 }
 
+/// A tag has room for 64 digits, which are all of a sha256.
 fn fallback_tag(subject: Digest) -> Tag {
-    format!("sha256-{}", subject.hex()).parse().expect("these are the characters of a tag")
+    let hex = subject.hex();
+    format!("{}-{}", subject.algorithm().name(), &hex[..64]).parse().expect("these are the characters of a tag")
 }

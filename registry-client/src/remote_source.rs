@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead, ReadBuf};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use crate::download::Download;
+use crate::download::{Download, Givers};
 use crate::source::Opening;
 use crate::{BlobReader, BlobSource, Client, Error, Remote};
 
@@ -44,8 +44,9 @@ impl BlobSource for RemoteSource {
         Box::pin(async move {
             let (sender, pieces) = mpsc::channel(PIECES);
             let (client, remote, descriptor) = (self.client.clone(), self.remote.clone(), self.descriptor.clone());
-            let fetching =
-                tokio::spawn(async move { Download::new(&client, &remote, &descriptor).fetch(offset, &sender).await });
+            let fetching = tokio::spawn(async move {
+                Download::new(&client, &remote, &descriptor).fetch(offset, &sender, &mut Givers::default()).await
+            });
             Ok(Box::new(Stream { pieces, rest: Bytes::new(), fetching: Some(fetching) }) as BlobReader)
         })
     }

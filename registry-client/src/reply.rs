@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use content::Digest;
+use oci::Registry;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use serde::Deserialize;
 use tokio::sync::OwnedSemaphorePermit;
@@ -18,6 +19,8 @@ const MAX_REFUSAL: u64 = 64 << 10;
 pub(crate) struct Reply {
     pub(crate) response: reqwest::Response,
     pub(crate) request: RequestName,
+    /// Who was asked: the registry, or a mirror of it.
+    pub(crate) asked: Registry,
     /// What the registry was shown.
     pub(crate) shown: Option<HeaderValue>,
     pub(crate) stall: Duration,
@@ -43,7 +46,7 @@ impl Reply {
         self.headers().get(name)?.to_str().ok()
     }
 
-    /// The `Docker-Content-Digest`, if it is a sha256.
+    /// The `Docker-Content-Digest`, if it is one.
     pub(crate) fn digest(&self) -> Option<Digest> {
         self.header(HeaderName::from_static("docker-content-digest"))?.parse().ok()
     }

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use content::Digest;
 use oci::{Descriptor, Document, ImageConfig, MAX_CONFIG_SIZE, Manifest, MediaTypeExt, Platform, Reference};
 
+use crate::download::Download;
 use crate::{Client, Error, FetchedManifest, ManifestName, Remote};
 
 /// How many indexes may lie in one another.
@@ -132,7 +133,17 @@ impl Client {
             let (size, limit) = (descriptor.size, MAX_CONFIG_SIZE);
             return Err(invalid(oci::DocumentError::TooLarge { size, limit }));
         }
-        let bytes = self.pull_blob(remote, descriptor, Vec::new()).await?;
+        let bytes = loop {
+            let error = match self.pull_blob(remote, descriptor, Vec::new()).await {
+                Ok(bytes) => break bytes,
+                Err(error) => error,
+            };
+            // One mirror less is asked each time.
+            match Download::new(self, remote, descriptor).mirror_to_blame(&error) {
+                Some(mirror) => self.transport.distrust(&mirror, &error),
+                None => return Err(error),
+            }
+        };
         let config = ImageConfig::parse(&bytes).map_err(invalid)?;
         Ok((bytes.into(), config))
     }

@@ -126,7 +126,7 @@ impl Transport {
             certificates.extend(Certificate::from_pem_bundle(pem).map_err(Error::Setup)?);
         }
         let identity = options.identity.as_ref().map(|pem| Identity::from_pem(pem.reveal().as_bytes()));
-        let identity = identity.transpose().map_err(Error::Setup)?;
+        let identity = identity.transpose().map_err(Error::Identity)?;
         let proxies = options.proxies.list()?;
         let builder = || {
             let builder = reqwest::Client::builder()
@@ -209,12 +209,18 @@ impl Transport {
                 Ok(reply) if matches!(reply.status(), 200 | 206) => return Some(reply),
                 Ok(reply) if reply.status() == 404 => continue,
                 Ok(reply) => format!("status {}", reply.status()),
-                Err(error) => error.to_string(),
+                Err(error) => error.whole(),
             };
             tracing::warn!(%mirror, registry = %call.registry, cause, "the mirror fails: the registry itself is asked");
             self.failed_mirrors.lock().unwrap_or_else(PoisonError::into_inner).insert(mirror.clone());
         }
         None
+    }
+
+    /// Takes note that a mirror gives wrong bytes: it is not asked again.
+    pub(crate) fn distrust(&self, mirror: &Registry, cause: &Error) {
+        tracing::warn!(%mirror, %cause, "the mirror gives something else than what was asked for");
+        self.failed_mirrors.lock().unwrap_or_else(PoisonError::into_inner).insert(mirror.clone());
     }
 
     async fn send_following(&self, call: Call) -> Result<Reply, Error> {
@@ -256,10 +262,11 @@ impl Transport {
                 return outcome;
             }
             let (asked, cause) = match &outcome {
-                Ok(reply) if is_transient_status(reply.status()) => {
-                    (retry_after(reply.headers()), format!("status {}", reply.status()))
-                }
-                Err(error) if error.is_transient() => (None, error.to_string()),
+                Ok(reply) if is_transient_status(reply.status()) => (
+                    retry_after(reply.headers()),
+                    format!("`{}` was refused with status {}", call.name(), reply.status()),
+                ),
+                Err(error) if error.is_transient() => (None, error.whole()),
                 _ => return outcome,
             };
             match self.pause(&mut backoff, asked, &call.name(), &cause).await? {
@@ -325,7 +332,8 @@ impl Transport {
         let response =
             answered.map_err(|source| Error::Connection { request: name.clone(), source: source.without_url() })?;
         tracing::debug!(request = %name, status = response.status().as_u16(), "answered");
-        Ok(Reply { response, request: name, shown, stall: self.options.stall, _permit: permit })
+        let asked = call.registry.clone();
+        Ok(Reply { response, request: name, asked, shown, stall: self.options.stall, _permit: permit })
     }
 
     async fn authorization_unless_given(&self, call: &Call) -> Result<Option<HeaderValue>, Error> {

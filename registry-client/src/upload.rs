@@ -152,7 +152,7 @@ impl Upload<'_> {
             }
             let Some((error, asked)) = stopped else { continue };
             let request = self.named(&session);
-            if !self.client.transport.pause(&mut backoff, asked, &request, &error.to_string()).await? {
+            if !self.client.transport.pause(&mut backoff, asked, &request, &error.whole()).await? {
                 return Err(error);
             }
             match self.reopen(session).await? {

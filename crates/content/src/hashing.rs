@@ -2,29 +2,44 @@
 
 use std::io::{self, Read, Write};
 
-use crate::{Algorithm, Digest, Hash, Sha256};
+use crate::{Algorithm, Digest, Hash};
 
 /// Passes bytes on to another writer, hashing and counting those it accepted.
 pub struct HashingWriter<W> {
     inner: W,
-    hash: Sha256,
+    hash: Hash,
     size: u64,
 }
 
 impl<W: Write> HashingWriter<W> {
     /// Hashes what is written to `inner`.
     pub fn new(inner: W) -> Self {
-        Self { inner, hash: Sha256::new(), size: 0 }
+        Self::with(Algorithm::Sha256, inner)
+    }
+
+    /// Hashes what is written to `inner` by an algorithm.
+    pub fn with(algorithm: Algorithm, inner: W) -> Self {
+        Self { inner, hash: Hash::new(algorithm), size: 0 }
     }
 
     /// Goes on where another one stopped: `inner` has got `size` bytes already, which `hash` has seen.
-    pub fn resumed(inner: W, hash: Sha256, size: u64) -> Self {
+    pub fn resumed(inner: W, hash: Hash, size: u64) -> Self {
         Self { inner, hash, size }
     }
 
     /// How many bytes were written so far.
     pub fn size(&self) -> u64 {
         self.size
+    }
+
+    /// The hash of them, which others may go on with.
+    pub fn hash_so_far(&self) -> Hash {
+        self.hash.clone()
+    }
+
+    /// The inner writer.
+    pub fn get_ref(&self) -> &W {
+        &self.inner
     }
 
     /// The inner writer, the digest and the number of bytes.

@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use content::{Algorithm, Digest, HashingReader, HashingWriter};
+use content::{Algorithm, Digest, Hash, HashingReader, HashingWriter};
 
 use crate::StoreError;
 use crate::lease::LeaseFile;
@@ -93,6 +93,21 @@ pub(crate) fn hash_file(file: &File, algorithm: Algorithm) -> io::Result<(Digest
     while reader.read(&mut buffer)? > 0 {}
     let (_, digest, size) = reader.finish();
     Ok((digest, size))
+}
+
+/// The hash of a file from where it stands, to go on with, and the number of bytes. It stands at its end afterwards.
+pub(crate) fn hash_so_far(file: &mut File) -> io::Result<(Hash, u64)> {
+    let (mut hash, mut size) = (Hash::new(Algorithm::Sha256), 0);
+    let mut buffer = vec![0; 256 << 10];
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok((hash, size)),
+            read => {
+                hash.update(&buffer[..read]);
+                size += read as u64;
+            }
+        }
+    }
 }
 
 /// Gives a whole file its name. The bytes are on disk before the name is, and the name before we return. A blob of

@@ -184,7 +184,7 @@ impl Layout {
     /// The bytes of everything in the layout: blobs, and what is on its way.
     pub fn bytes(&self) -> Result<u64, StoreError> {
         let mut total = self.stored_blobs()?.values().sum();
-        let mut directories: Vec<PathBuf> = vec![self.own("uploads"), self.own("incoming")];
+        let mut directories: Vec<PathBuf> = ["uploads", "partial", "incoming"].map(|name| self.own(name)).into();
         while let Some(directory) = directories.pop() {
             for path in crate::tree::entries(&directory)? {
                 let Ok(metadata) = fs::symlink_metadata(&path) else { continue };

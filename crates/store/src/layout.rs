@@ -6,6 +6,7 @@
 //! blobs/sha256/<hex>    manifests, configs, layers; mode 0444; blobs/sha512/<hex> if somebody else named them so
 //! .store/lock           held while index.json changes
 //! .store/incoming/      unfinished blobs (see `scratch`)
+//! .store/partial/       the beginnings of blobs that were fetched (see `partial`)
 //! .store/uploads/       blobs that come in several requests (see `upload`)
 //! .store/leases/ .store/pending/ .store/sweep
 //!                       what must not be removed although nothing names it yet (see `lease`)

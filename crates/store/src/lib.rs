@@ -2,7 +2,7 @@
 //! in a cache ([`Cache`]).
 //!
 //! Both promise the same: a file is under its name whole or not at all, several processes may work at once, and what
-//! a killed process leaves behind is removed by the next one. Neither knows how layers or packages are made.
+//! a killed process leaves behind is removed by the next one, or gone on with. Neither knows how layers or packages are made.
 
 mod blob_writer;
 mod cache;
@@ -14,6 +14,7 @@ mod key_lock;
 mod layout;
 mod lease;
 mod names;
+mod partial;
 mod reach;
 mod remove_tree;
 mod scratch;
@@ -31,6 +32,7 @@ pub use image::{NamedImage, StoredImage};
 pub use key_lock::KeyLock;
 pub use layout::{LAYOUT_MARKER, Layout};
 pub use lease::{Lease, PENDING};
+pub use partial::PartialBlob;
 pub use remove_tree::remove_tree;
 pub use scratch::ScratchDir;
 pub use tree::NewTree;

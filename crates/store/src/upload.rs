@@ -14,9 +14,9 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use content::{Digest, HashingWriter, Sha256};
+use content::{Digest, HashingWriter};
 
-use crate::blob_writer::{check_name, publish};
+use crate::blob_writer::{check_name, hash_so_far, publish};
 use crate::tree::entries;
 use crate::{Layout, StoreError};
 
@@ -119,10 +119,11 @@ impl Layout {
         Ok(self.upload_files()?.len())
     }
 
-    /// Removes uploads that nobody has open and that have rested for longer than `rest`. How many, and how large.
+    /// Removes uploads, and beginnings of blobs that were fetched, which nobody has open and which have rested for longer
+    /// than `rest`. How many, and how large.
     pub fn remove_resting_uploads(&self, now: SystemTime, rest: Duration) -> Result<(usize, u64), StoreError> {
         let mut removed = (0, 0);
-        for path in self.upload_files()? {
+        for path in self.upload_files()?.into_iter().chain(entries(&self.own("partial"))?) {
             let Ok(file) = File::open(&path) else { continue };
             let Ok(metadata) = file.metadata() else { continue };
             let rested = metadata.modified().ok().and_then(|written| now.duration_since(written).ok());
@@ -155,20 +156,6 @@ fn read_about(path: &Path) -> io::Result<String> {
     let mut text = String::new();
     File::open(about(path))?.take(MAX_ABOUT).read_to_string(&mut text)?;
     Ok(text)
-}
-
-fn hash_so_far(file: &mut File) -> io::Result<(Sha256, u64)> {
-    let (mut hash, mut size) = (Sha256::new(), 0);
-    let mut buffer = vec![0; 256 << 10];
-    loop {
-        match file.read(&mut buffer)? {
-            0 => return Ok((hash, size)),
-            read => {
-                hash.update(&buffer[..read]);
-                size += read as u64;
-            }
-        }
-    }
 }
 
 #[cfg(test)]

@@ -77,7 +77,8 @@ async fn a_mirror_that_lies_is_found_out() {
     assert_eq!(client.manifest_of(&remote, &by_digest).await.unwrap().descriptor.digest, named.digest);
     assert_eq!(origin.log.count("manifests"), 1, "the registry itself is asked");
     let (layer, _) = blob(b"layer");
-    assert!(client.pull_blob(&remote, &layer, Vec::new()).await.is_err());
+    let error = client.pull_blob(&remote, &layer, Vec::new()).await.unwrap_err();
+    assert!(error.to_string().starts_with(&format!("{} sent wrong bytes", mirror.address)), "{error}");
 }
 
 #[tokio::test]

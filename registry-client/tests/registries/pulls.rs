@@ -5,17 +5,17 @@ use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use content::Digest;
+use content::{Algorithm, Digest, Hash};
 use oci::{Descriptor, ImageConfig, Index, Manifest, MediaType, Platform, Reference, docker};
-use registry_client::{Client, Error, Incoming, Platforms, PullReport, Pulled, Pusher, Sink};
+use registry_client::{Client, Error, Incoming, Platforms, PullReport, Pusher, Sink};
 
 use crate::bench::{Bench, Fault, breaking_proxy, digest, image, noise};
 
-/// Content in memory.
+/// Content in memory, and what came of content before it broke off.
 #[derive(Clone, Default)]
-struct Memory(Arc<Mutex<BTreeMap<Digest, Vec<u8>>>>);
+struct Memory(Arc<Mutex<BTreeMap<Digest, Vec<u8>>>>, Arc<Mutex<BTreeMap<Digest, Vec<u8>>>>);
 
-struct Pending(Memory, Vec<u8>);
+struct Pending(Memory, Digest, Vec<u8>);
 
 impl Memory {
     fn sink(&self) -> Arc<dyn Sink> {
@@ -36,14 +36,15 @@ impl Sink for Memory {
         self.0.lock().unwrap().contains_key(&descriptor.digest)
     }
 
-    fn begin(&self, _: &Descriptor) -> io::Result<Box<dyn Incoming>> {
-        Ok(Box::new(Pending(self.clone(), Vec::new())))
+    fn begin(&self, descriptor: &Descriptor) -> io::Result<Box<dyn Incoming>> {
+        let begun = self.1.lock().unwrap().remove(&descriptor.digest).unwrap_or_default();
+        Ok(Box::new(Pending(self.clone(), descriptor.digest, begun)))
     }
 }
 
 impl Write for Pending {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.1.write(bytes)
+        self.2.write(bytes)
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -52,9 +53,27 @@ impl Write for Pending {
 }
 
 impl Incoming for Pending {
-    fn commit(self: Box<Self>) -> io::Result<()> {
-        self.0.0.lock().unwrap().insert(digest(&self.1), self.1);
+    fn so_far(&self) -> Option<(Hash, u64)> {
+        let mut hash = Hash::new(self.1.algorithm());
+        hash.update(&self.2);
+        Some((hash, self.2.len() as u64))
+    }
+
+    fn commit(mut self: Box<Self>) -> io::Result<()> {
+        let bytes = std::mem::take(&mut self.2);
+        assert_eq!(Digest::with(self.1.algorithm(), &bytes), self.1);
+        self.0.0.lock().unwrap().insert(self.1, bytes);
         Ok(())
+    }
+
+    fn discard(mut self: Box<Self>) {
+        self.2.clear();
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        self.0.1.lock().unwrap().insert(self.1, std::mem::take(&mut self.2));
     }
 }
 
@@ -114,12 +133,12 @@ async fn an_image_comes_as_it_was_pushed_and_only_once() {
     assert_eq!(taken.descriptor, report.resolved.named.descriptor);
     assert_eq!((&taken.bytes, memory.get(taken.descriptor.digest)), (&manifest, manifest.to_vec()));
     assert_eq!(memory.len(), blobs + 1);
-    assert!(report.bytes(Pulled::Fetched) > 300_000);
+    assert!(report.fetched_bytes() > 300_000);
     assert_eq!(report.resolved.config.unwrap().1.platform(), Platform::linux("amd64"));
     bench.log.clear();
     let by_digest = format!("a@{}", digest(&manifest));
     let report = pull(&bench, &by_digest, &amd64(), &memory).await.unwrap();
-    assert_eq!(report.bytes(Pulled::Fetched), 0);
+    assert_eq!(report.fetched_bytes(), 0);
     assert_eq!(bench.log.requests.lock().unwrap().len(), 2, "the manifest and the configuration");
 }
 
@@ -266,4 +285,83 @@ async fn the_first_manifest_format_is_refused_by_name() {
     let error = client.resolve(&reference(&bench.address, "old:t"), &amd64()).await.unwrap_err();
     let why = std::error::Error::source(&error).unwrap().to_string();
     assert!(why.contains("schema version 1"), "{error}: {why}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pull_that_broke_off_goes_on_in_the_middle_of_a_blob() {
+    let bench = Bench::new().await;
+    let layer = noise(3_000_000, 5);
+    Pusher::new(bench.client()).push(image(&bench.address, "a", &[&layer])).await.unwrap();
+    let memory = Memory::default();
+    let path: &str = format!("blobs/{}", digest(&layer)).leak();
+    bench.fault("GET", path, Fault::Truncate(1_000_000));
+    (0..4).for_each(|_| bench.fault("GET", path, Fault::Status(500, vec![])));
+    pull(&bench, "a:t", &amd64(), &memory).await.unwrap_err();
+    assert_eq!(memory.1.lock().unwrap()[&digest(&layer)].len(), 1_000_000);
+    bench.faults.lock().unwrap().clear();
+
+    let report = pull(&bench, "a:t", &amd64(), &memory).await.unwrap();
+    assert_eq!(memory.get(digest(&layer)), layer);
+    assert!((2_000_000..2_001_000).contains(&report.fetched_bytes()), "{}", report.fetched_bytes());
+    assert!((1_000_000..1_001_000).contains(&report.present_bytes()), "with the configuration");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_beginning_that_was_wrong_is_thrown_away_and_all_fetched_again() {
+    let bench = Bench::new().await;
+    let layer = noise(300_000, 5);
+    Pusher::new(bench.client()).push(image(&bench.address, "a", &[&layer])).await.unwrap();
+    for wrong in [noise(1000, 9), noise(300_000, 9), noise(400_000, 9)] {
+        let memory = Memory::default();
+        memory.1.lock().unwrap().insert(digest(&layer), wrong);
+        let report = pull(&bench, "a:t", &amd64(), &memory).await.unwrap();
+        assert_eq!(memory.get(digest(&layer)), layer);
+        assert!(report.fetched_bytes() >= 300_000);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_named_by_sha512_comes_as_it_is() {
+    let bench = Bench::new().await;
+    let put = |media_type: MediaType, bytes: &[u8]| {
+        let digest = Digest::with(Algorithm::Sha512, bytes);
+        bench.layout.put_bytes_as(digest, bytes).unwrap();
+        Descriptor::new(media_type, digest, bytes.len() as u64)
+    };
+    let layer = put(MediaType::ImageLayerGzip, &noise(5000, 1));
+    let config = put(MediaType::ImageConfig, &ImageConfig::new(&Platform::linux("amd64"), Vec::new()).to_bytes());
+    let manifest = put(MediaType::ImageManifest, &Manifest::new(config, vec![layer.clone()]).to_bytes());
+    name(&bench, "long:t", &manifest);
+    for rest in ["long:t".to_owned(), format!("long@{}", manifest.digest)] {
+        let memory = Memory::default();
+        let report = pull(&bench, &rest, &amd64(), &memory).await.unwrap();
+        assert_eq!(report.resolved.taken().descriptor.digest, manifest.digest, "{rest}");
+        assert_eq!(memory.get(layer.digest), noise(5000, 1));
+    }
+    bench.fault("GET", "blobs/sha512:", Fault::Corrupt);
+    let error = pull(&bench, "long:t", &amd64(), &Memory::default()).await.unwrap_err();
+    assert!(error.to_string().contains("sent wrong bytes for sha512:"), "{error}");
+    bench.fault("GET", "manifests/sha512:", Fault::Corrupt);
+    let by_digest = format!("long@{}", manifest.digest);
+    assert!(pull(&bench, &by_digest, &amd64(), &Memory::default()).await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_blob_that_a_mirror_falsified_is_fetched_from_the_registry() {
+    let (origin, mirror) = (Bench::new().await, Bench::new().await);
+    for bench in [&origin, &mirror] {
+        Pusher::new(bench.client()).push(image(&bench.address, "a", &[&noise(50_000, 1)])).await.unwrap();
+    }
+    let mut options = origin.options();
+    options.mirrors.insert(origin.address.parse().unwrap(), vec![mirror.address.parse().unwrap()]);
+    for fault in [Fault::Corrupt, Fault::Lengthen] {
+        origin.log.clear();
+        mirror.fault("GET", "blobs", fault.clone());
+        mirror.fault("GET", "blobs", fault);
+        let memory = Memory::default();
+        let client = Client::new(options.clone()).unwrap();
+        client.pull(&reference(&origin.address, "a:t"), &amd64(), memory.sink()).await.unwrap();
+        assert_eq!(memory.get(digest(&noise(50_000, 1))), noise(50_000, 1));
+        assert!(origin.log.count("blobs") > 0);
+    }
 }
