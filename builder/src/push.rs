@@ -82,8 +82,8 @@ impl registry_client::Events for Progress {
         match event {
             registry_client::Event::Sent { bytes, .. } => self.0.observe(Event::PushProgress { bytes }),
             registry_client::Event::Received { bytes, .. } => self.0.observe(Event::PullProgress { bytes }),
-            registry_client::Event::Retrying { request, wait, cause, .. } => {
-                let text = format!("{request}: {cause}; trying again in {:.1} s", wait.as_secs_f64());
+            registry_client::Event::Retrying { wait, cause, .. } => {
+                let text = format!("{cause}; trying again in {:.1} s", wait.as_secs_f64());
                 self.0.observe(Event::Warning(&text));
             }
             _ => {}

@@ -114,6 +114,12 @@ impl Failure {
         Self::of_storage(store::StoreError::Io { action: "write", path: path.to_owned(), source })
     }
 
+    /// A registry, which is called so, or the way to it failed.
+    pub fn of_registry(error: registry_client::Error, registry: &str) -> Self {
+        let hint = registry_hint(&error, registry);
+        Self::Failed { text: chain(&error), hint }
+    }
+
     /// With this advice, if there is none yet.
     fn or_hint(self, advice: Option<String>) -> Self {
         match self {
@@ -296,8 +302,7 @@ impl From<drystone::copy::CopyError> for Failure {
 
 impl From<registry_client::Error> for Failure {
     fn from(error: registry_client::Error) -> Self {
-        let hint = registry_hint(&error, "REGISTRY");
-        Self::Failed { text: chain(&error), hint }
+        Self::of_registry(error, "REGISTRY")
     }
 }
 
@@ -327,11 +332,33 @@ fn registry_hint(error: &registry_client::Error, registry: &str) -> Option<Strin
                         authority has signed, or make it with `-addext basicConstraints=critical,CA:FALSE`";
             Some(text.to_owned())
         }
+        Error::Connection { source, .. }
+            if has_cause(source, "fatal alert") && !has_cause(source, "HandshakeFailure") =>
+        {
+            let text = "the registry may ask for a certificate of yours, or not take the one it got: --registry-cert FILE \
+                        and --registry-key FILE show it";
+            Some(text.to_owned())
+        }
+        Error::Identity(_) => {
+            Some("--registry-cert and --registry-key are two PEM files, or --registry-cert one with both".to_owned())
+        }
+        // What servers of TLS answer to those who speak without.
+        Error::Refused { status: 400, request, errors } if request.url.starts_with("http:") && errors.is_empty() => {
+            Some(speaks_tls(registry))
+        }
+        Error::Refused { status: 400, errors, .. } if errors.iter().any(|error| error.message.contains("HTTPS")) => {
+            Some(speaks_tls(registry))
+        }
+        Error::Connection { source, .. } if has_cause(source, "invalid HTTP version") => Some(speaks_tls(registry)),
         Error::Connection { source, .. } if has_cause(source, "InvalidContentType") => {
             Some(format!("--insecure-registry {registry} speaks plain HTTP to it"))
         }
         _ => None,
     }
+}
+
+fn speaks_tls(registry: &str) -> String {
+    format!("if it speaks TLS, --secure-registry {registry} says so; at loopback addresses it is not expected")
 }
 
 /// Whether an error or one of its causes says this, in a form for programmers too.

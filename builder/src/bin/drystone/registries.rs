@@ -22,7 +22,7 @@ pub fn options_with_kept_credentials(arguments: &RegistryArgs) -> Result<Options
 
 /// A client's options, with these credentials.
 pub fn options(arguments: &RegistryArgs, credentials: Arc<dyn Credentials>) -> Result<Options, Failure> {
-    let certificates = arguments.ca.iter().map(|path| pem(path)).collect::<Result<_, _>>()?;
+    let certificates = arguments.ca.iter().map(|path| certificates_in(path)).collect::<Result<_, _>>()?;
     let identity = match (&arguments.certificate, &arguments.key) {
         (Some(certificate), Some(key)) => Some(Secret::new(text(certificate)? + "\n" + &text(key)?)),
         (Some(both), None) => Some(Secret::new(text(both)?)),
@@ -86,8 +86,12 @@ fn text_of_variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
-fn pem(path: &Path) -> Result<Vec<u8>, Failure> {
-    Ok(text(path)?.into_bytes())
+fn certificates_in(path: &Path) -> Result<Vec<u8>, Failure> {
+    let text = text(path)?;
+    if text.contains("-----BEGIN CERTIFICATE-----") || text.contains("-----BEGIN TRUSTED CERTIFICATE-----") {
+        return Ok(text.into_bytes());
+    }
+    Err(Failure::Usage(format!("`{}` has no certificate: expected `-----BEGIN CERTIFICATE-----`", path.display())))
 }
 
 fn text(path: &Path) -> Result<String, Failure> {

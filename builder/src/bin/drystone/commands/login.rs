@@ -2,7 +2,7 @@
 
 use std::io::{self, BufRead, IsTerminal, Read, Write};
 
-use registry_client::{Client, Kept, Secret, forget_login, keep_login};
+use registry_client::{Client, Kept, LoginScope, Secret, forget_login, keep_login};
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 
 use crate::args::{Login, Logout};
@@ -34,7 +34,7 @@ pub fn login(arguments: &Login) -> Result<(), Failure> {
     let credentials = OneCredential::new(&username, &password);
     let client = Client::new(registries::options(&arguments.registry, credentials)?)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::of)?;
-    runtime.block_on(client.ping(&scope.registry))?;
+    runtime.block_on(client.ping(&scope.registry)).map_err(|error| refused(error, scope))?;
     let path = registries::file_for_logins(&arguments.registry)?;
     let kept = keep_login(&path, scope, &username, &password).map_err(Failure::of)?;
     let secrecy = match kept {
@@ -43,6 +43,16 @@ pub fn login(arguments: &Login) -> Result<(), Failure> {
     };
     say(&format!("logged in to {scope} as {username}; the password is kept in {kept}{secrecy}"));
     Ok(())
+}
+
+fn refused(error: registry_client::Error, scope: &LoginScope) -> Failure {
+    match error {
+        registry_client::Error::Unauthorized { .. } => {
+            let hint = "the name or the password is wrong; some registries want a token in place of the password";
+            Failure::with_hint(error.to_string(), hint)
+        }
+        other => Failure::of_registry(other, scope.registry.as_str()),
+    }
 }
 
 /// Runs `logout`. To have been logged out before is no error.
