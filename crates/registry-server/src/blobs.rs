@@ -1,9 +1,10 @@
 //! Downloads of blobs, whole or in part; and their removal.
 
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io;
 use std::ops::Range;
-use std::sync::Arc;
+use std::os::unix::fs::FileExt;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::body::Body;
 use axum::http::request::Parts;
@@ -20,7 +21,7 @@ use crate::respond::{CONTENT_DIGEST, Respond};
 use crate::router::{Server, header_text};
 
 /// How much is read and sent at a time: with a few KiB a loopback client gets a twentieth of the speed.
-const CHUNK: u64 = 256 << 10;
+const CHUNK: usize = 256 << 10;
 
 /// `GET` and `HEAD` of a blob.
 pub(crate) async fn get(server: Arc<Server>, digest: Digest, request: &Parts) -> Result<Response, ApiError> {
@@ -61,7 +62,7 @@ pub(crate) async fn get(server: Arc<Server>, digest: Digest, request: &Parts) ->
     if request.method == Method::HEAD {
         return Ok(respond.head());
     }
-    Ok(respond.body(Body::from_stream(pieces(file, sent))))
+    Ok(respond.body(Body::from_stream(pieces(Arc::clone(&server.pool), file, sent))))
 }
 
 /// `DELETE` of a blob. Blobs are global here, so one goes only if no image of any repository needs it.
@@ -77,26 +78,65 @@ pub(crate) async fn delete(server: Arc<Server>, digest: Digest) -> Result<Respon
 
 /// The bytes of a part of a file. Each piece is read on a thread that may wait for the disk, straight into the memory
 /// from which it is sent.
-fn pieces(file: File, part: Range<u64>) -> impl Stream<Item = io::Result<Bytes>> {
-    stream::try_unfold((file, part), |(file, part)| async move {
+fn pieces(pool: Arc<Pool>, file: File, part: Range<u64>) -> impl Stream<Item = io::Result<Bytes>> {
+    stream::try_unfold((pool, file, part), |(pool, file, part)| async move {
         if part.is_empty() {
             return Ok(None);
         }
-        let length = CHUNK.min(part.end - part.start);
-        let read =
-            tokio::task::spawn_blocking(move || read_piece(&file, part.start, length).map(|piece| (file, piece)));
-        let (file, piece) = read.await.map_err(io::Error::other)??;
+        let length = CHUNK.min((part.end - part.start).try_into().unwrap_or(CHUNK));
+        let read = tokio::task::spawn_blocking(move || {
+            let piece = Piece::read(&pool, &file, part.start, length)?;
+            Ok::<_, io::Error>((Bytes::from_owner(piece), pool, file))
+        });
+        let (piece, pool, file) = read.await.map_err(io::Error::other)??;
         let rest = part.start + piece.len() as u64..part.end;
-        Ok(Some((Bytes::from(piece), (file, rest))))
+        Ok(Some((piece, (pool, file, rest))))
     })
 }
 
-fn read_piece(mut file: &File, start: u64, length: u64) -> io::Result<Vec<u8>> {
-    let mut piece = Vec::with_capacity(length as usize);
-    file.seek(SeekFrom::Start(start))?;
-    file.take(length).read_to_end(&mut piece)?;
-    if piece.is_empty() {
-        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the blob is shorter than it was"));
+/// Memory for pieces, used again: asking the system for it each time costs more than reading the file.
+#[derive(Default)]
+pub(crate) struct Pool(Mutex<Vec<Box<[u8]>>>);
+
+/// How much memory waits in the pool at most, in pieces.
+const POOLED: usize = 128;
+
+/// A piece of a file, whose memory goes back into the pool.
+struct Piece {
+    memory: Box<[u8]>,
+    length: usize,
+    pool: Arc<Pool>,
+}
+
+impl Piece {
+    fn read(pool: &Arc<Pool>, file: &File, start: u64, length: usize) -> io::Result<Self> {
+        let waiting = pool.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let memory = waiting.unwrap_or_else(|| vec![0; CHUNK].into());
+        let mut piece = Self { memory, length: 0, pool: Arc::clone(pool) };
+        piece.length = loop {
+            match file.read_at(&mut piece.memory[..length], start) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                other => break other?,
+            }
+        };
+        if piece.length == 0 {
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the blob is shorter than it was"));
+        }
+        Ok(piece)
     }
-    Ok(piece)
+}
+
+impl AsRef<[u8]> for Piece {
+    fn as_ref(&self) -> &[u8] {
+        &self.memory[..self.length]
+    }
+}
+
+impl Drop for Piece {
+    fn drop(&mut self) {
+        let mut waiting = self.pool.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if waiting.len() < POOLED {
+            waiting.push(std::mem::take(&mut self.memory));
+        }
+    }
 }

@@ -34,6 +34,7 @@ pub(crate) struct Server {
     pub(crate) layout: Arc<Layout>,
     pub(crate) options: Options,
     pub(crate) uploads: Uploads,
+    pub(crate) pool: Arc<blobs::Pool>,
     pub(crate) usage: Usage,
     pub(crate) metrics: Metrics,
     /// Held while the page is made, which reads all images.
@@ -88,6 +89,7 @@ impl Server {
 pub fn router(layout: Arc<Layout>, options: Options) -> Router {
     let server = Arc::new(Server {
         uploads: Uploads::new(options.max_uploads, options.upload_idle),
+        pool: Arc::default(),
         usage: Usage::new(options.max_total_size),
         metrics: Metrics::default(),
         page: tokio::sync::Semaphore::new(1),

@@ -118,7 +118,9 @@ impl Connection {
         }
         let stream = Patient::new(stream, PATIENCE);
         let Some(tls) = tls else { return self.talk(stream).await };
-        match tokio::time::timeout(HEAD, tls.0.accept(stream)).await {
+        // The files may have changed, and a disk makes us wait.
+        let Ok(tls) = tokio::task::spawn_blocking(move || tls.current()).await else { return };
+        match tokio::time::timeout(HEAD, tls.accept(stream)).await {
             Ok(Ok(stream)) => self.talk(stream).await,
             Ok(Err(error)) => tracing::debug!(%error, peer = %self.peer, "no TLS"),
             Err(_) => tracing::debug!(peer = %self.peer, "no TLS in time"),

@@ -1,6 +1,7 @@
 //! Who may come in, and what is said of them: passwords, TLS, the access log, figures, the page.
 
 use std::io::Write as _;
+use std::path::Path;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -154,17 +155,7 @@ async fn the_page_lists_images_and_filters_them_and_runs_nothing_that_was_pushed
 async fn over_tls_the_same_registry_answers_and_plain_http_does_not() {
     let directory = tempfile::tempdir().unwrap();
     let (certificate, key) = (directory.path().join("cert.pem"), directory.path().join("key.pem"));
-    let made = Command::new("openssl")
-        .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"])
-        .args(["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"])
-        .args(["-addext", "basicConstraints=critical,CA:FALSE"])
-        .arg("-keyout")
-        .arg(&key)
-        .arg("-out")
-        .arg(&certificate)
-        .output()
-        .expect("openssl of the Debian package of that name; tests/run installs it");
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    make_certificate(&certificate, &key);
     assert!(Tls::read(&key, &key).is_err());
     assert!(Tls::read(&certificate, &certificate).is_err());
     let bench = Bench::over_tls(Tls::read(&certificate, &key).unwrap()).await;
@@ -221,4 +212,42 @@ async fn requests_that_mean_harm_are_refused() {
     let long = raw(&bench, format!("GET /v2/{} HTTP/1.1\r\nhost: x\r\n\r\n", "a/".repeat(100_000)).as_bytes()).await;
     assert!(long.starts_with("HTTP/1.1 414") || long.starts_with("HTTP/1.1 4"), "{long}");
     assert_eq!(bench.get("/v2/").await.status, 200, "and the server lives");
+}
+
+fn make_certificate(certificate: &Path, key: &Path) {
+    let made = Command::new("openssl")
+        .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"])
+        .args(["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"])
+        .args(["-addext", "basicConstraints=critical,CA:FALSE"])
+        .arg("-keyout")
+        .arg(key)
+        .arg("-out")
+        .arg(certificate)
+        .output()
+        .expect("openssl of the Debian package of that name; tests/run installs it");
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+}
+
+#[tokio::test]
+async fn a_renewed_certificate_is_shown_without_a_restart() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name);
+    let (certificate, key) = (at("cert.pem"), at("key.pem"));
+    make_certificate(&certificate, &key);
+    let first = std::fs::read(&certificate).unwrap();
+    let bench = Bench::over_tls(Tls::read(&certificate, &key).unwrap()).await;
+    let trusts = async |pem: &[u8]| {
+        let authority = reqwest::Certificate::from_pem(pem).unwrap();
+        // A new client each time: connections that are open keep what they were shown.
+        let client = reqwest::Client::builder().no_proxy().tls_certs_only([authority]).build().unwrap();
+        client.get(format!("https://localhost:{}/v2/", bench.port())).send().await.is_ok()
+    };
+    make_certificate(&at("new.pem"), &at("new-key.pem"));
+    let second = std::fs::read(at("new.pem")).unwrap();
+    assert!(trusts(&first).await && !trusts(&second).await);
+    // Half of a renewal: the key does not fit yet, and what was shown before is shown on.
+    std::fs::rename(at("new.pem"), &certificate).unwrap();
+    assert!(trusts(&first).await);
+    std::fs::rename(at("new-key.pem"), &key).unwrap();
+    assert!(trusts(&second).await && !trusts(&first).await);
 }
