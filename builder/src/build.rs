@@ -471,7 +471,7 @@ impl Builder<'_> {
         self.layout.put_bytes(&made.manifest)?;
         let config_digest = Digest::of(&made.config);
         let seconds = started.elapsed().as_secs_f64();
-        self.note(&reference, &steps, &config)?;
+        self.note(&reference, named(&steps), &config)?;
         steps.push(StepReport { id: config_digest.to_string(), kind: "config", cached, seconds });
         state.triggers = image.on_build.clone();
         state.config = Some(config.clone());
@@ -490,13 +490,11 @@ impl Builder<'_> {
     }
 
     /// Keeps what `explain` compares the image with later.
-    fn note(&self, reference: &Reference, steps: &[StepReport], config: &ImageConfig) -> Result<(), BuildError> {
+    fn note(&self, reference: &Reference, mut steps: Vec<LastStep>, config: &ImageConfig) -> Result<(), BuildError> {
         let (key, facts) = inputs::config_facts(config);
         let name = StepName { kind: "config", described: "configuration", key, facts: &|| facts.clone() };
         self.note_inputs(&name, key)?;
-        let named = |step: &StepReport| Some(LastStep { kind: step.kind.to_owned(), key: step.id.parse().ok()? });
-        let configuration = LastStep { kind: name.kind.to_owned(), key };
-        let steps: Vec<LastStep> = steps.iter().filter_map(named).chain([configuration]).collect();
+        steps.push(LastStep { kind: name.kind.to_owned(), key });
         self.note_steps(reference, &steps)
     }
 
@@ -529,6 +527,12 @@ impl Observer for Builder<'_> {
         }
         self.observer.observe(event);
     }
+}
+
+/// Steps as they are compared with those of the next build.
+fn named(reports: &[StepReport]) -> Vec<LastStep> {
+    let named = |step: &StepReport| Some(LastStep { kind: step.kind.to_owned(), key: step.id.parse().ok()? });
+    reports.iter().filter_map(named).collect()
 }
 
 /// About how much there is to do for an image, in bytes of packages; commands take as long as some.

@@ -166,6 +166,18 @@ impl BuildError {
         }
     }
 
+    /// The image to build on that is not on this machine, if that is all.
+    pub fn absent_base(&self) -> Option<&str> {
+        match self {
+            Self::Base(error) => match error.as_ref() {
+                BaseError::NotHere { name } => Some(name),
+                _ => None,
+            },
+            Self::Located { source, .. } => source.absent_base(),
+            _ => None,
+        }
+    }
+
     /// The same error, with the place in the spec that asked for what failed. The spec is not wrong for that.
     #[must_use]
     pub fn located(self, span: &Span) -> Self {

@@ -2,7 +2,10 @@
 
 use std::fs;
 
+use serde_json::Value;
+
 use crate::support::family::{Bench, FAMILY, debs};
+use crate::support::program::run;
 
 fn family() -> Bench {
     let bench = Bench::new();
@@ -56,4 +59,71 @@ fn what_cannot_be_among_them_is_said_at_its_place() {
     bench.build(&[]).failure(2, &["its own ancestor", "leaf", "middle"]);
     bench.spec("middle/Dockerfile", "FROM base\nRUNN x\n");
     bench.build(&[]).failure(2, &["middle/Dockerfile:2:1", "RUNN"]);
+}
+
+/// The steps that would run for an image, as `image kind: reasons`.
+fn would_run(bench: &Bench, image: &str) -> Vec<String> {
+    let explained = run(bench.drystone().args(["explain", "family", image, "--format", "json"])).success().stdout;
+    let images: Vec<Value> = serde_json::from_str(&explained).unwrap();
+    let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();
+    let reason = |reason: &Value| text(reason.get("input").unwrap_or(&reason["reason"]));
+    let steps = images[0]["steps"].as_array().unwrap().iter().filter(|step| step["cached"] == false);
+    let line = |step: &Value| {
+        let reasons: Vec<String> = step["reasons"].as_array().unwrap().iter().map(reason).collect();
+        format!("{} {}: {}", text(&step["image"]), text(&step["kind"]), reasons.join(", "))
+    };
+    steps.map(line).collect()
+}
+
+#[test]
+fn what_would_run_of_dockerfiles_is_explained_step_by_step() {
+    let bench = family();
+    bench.spec(
+        "app/Dockerfile",
+        "FROM middle AS made\nARG V=1\nRUN busybox echo $V > /v\n\
+         FROM base\nWORKDIR /srv\nCOPY --from=made /v .\nCOPY list .\nRUN busybox cat v list > both\nCMD [\"both\"]\n",
+    );
+    bench.spec("app/list", "one\n");
+    let first = would_run(&bench, "app");
+    assert!(first.iter().all(|step| step.ends_with(": new")), "{first:?}");
+    bench.build(&[]).success();
+    for image in ["app", "leaf", "tool"] {
+        assert_eq!(would_run(&bench, image), [] as [&str; 0], "{image}");
+    }
+    // One file: what is above it stays, and so does the other stage.
+    bench.spec("app/list", "two\n");
+    assert_eq!(would_run(&bench, "app"), ["app files: file /list content", "app run: below"]);
+    bench.spec("app/list", "one\n");
+    // An argument of a stage that is copied from: nobody knows what its command will make of it.
+    let dockerfile = fs::read_to_string(bench.at("family/app/Dockerfile")).unwrap();
+    bench.spec("app/Dockerfile", &dockerfile.replace("V=1", "V=2").replace("[\"both\"]", "[\"v\"]"));
+    let expected = [
+        "app run: argument V",
+        "app files: unforeseen",
+        "app files: unforeseen",
+        "app run: unforeseen",
+        "app config: Cmd",
+    ];
+    assert_eq!(would_run(&bench, "app"), expected);
+    let text = run(bench.drystone().args(["explain", "family", "app"])).success().stdout;
+    assert!(text.contains("run (made: RUN busybox echo $V > /v): would run"), "{text}");
+    bench.spec("app/Dockerfile", &dockerfile);
+    // Through a Dockerfile into a spec, and back.
+    bench.spec("middle/note", "another\n");
+    assert_eq!(
+        would_run(&bench, "tool"),
+        [
+            "middle files: file /note content",
+            "middle run: below",
+            "leaf run: below",
+            "leaf run: below",
+            "tool files: unforeseen",
+            "tool files: unforeseen"
+        ]
+    );
+    bench.build(&[]).success();
+    assert_eq!(would_run(&bench, "tool"), [] as [&str; 0]);
+    // What is not here is not pulled for an answer.
+    bench.spec("tool/Dockerfile", "FROM registry.example/nowhere:1\nRUN true\n");
+    assert_eq!(would_run(&bench, "tool"), ["tool dockerfile: absent"]);
 }

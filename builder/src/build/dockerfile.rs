@@ -15,6 +15,8 @@ use sandbox::Network;
 use spec::dockerfile::{Arguments, Dockerfile, PROXY_ARGUMENTS, Scope};
 
 use self::stage::StageBuild;
+use super::explain::Foreseen;
+use super::inputs::{Facts, LastStep};
 use super::{Builder, BuiltImage, State, StepReport};
 use crate::accounts::Accounts;
 use crate::dockerfile::Recipe;
@@ -32,6 +34,45 @@ struct Stage {
     /// Its variables, for stages that are built on it.
     scope: Scope,
     reports: Vec<StepReport>,
+    /// How many of these are those of the stage that it is built on.
+    inherited: usize,
+    known: Known,
+    /// Its steps, if it was only looked at.
+    ahead: Vec<Ahead>,
+}
+
+/// What is known of a stage or an image. All of it is, of one that is built.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Known {
+    /// The key of all that was done for it.
+    pub(super) key: bool,
+    /// Its layers, which are in the layout.
+    pub(super) layers: bool,
+}
+
+impl Known {
+    pub(super) const ALL: Self = Self { key: true, layers: true };
+}
+
+/// A step as it would be done.
+#[derive(Clone)]
+pub(super) struct Ahead {
+    pub(super) kind: &'static str,
+    pub(super) described: String,
+    /// None if it depends on what another step makes that has to run first.
+    pub(super) key: Option<Digest>,
+    pub(super) facts: Facts,
+    /// The key of what it is done over, and of what there is after it.
+    pub(super) below: Digest,
+    pub(super) after: Digest,
+}
+
+/// An image as it would be built.
+pub(super) struct RecipeAhead {
+    /// The steps of its stages, by what a stage is called.
+    pub(super) stages: Vec<(String, Vec<Ahead>)>,
+    /// The image, but for its date.
+    pub(super) image: Foreseen,
 }
 
 impl Builder<'_> {
@@ -54,23 +95,40 @@ impl Builder<'_> {
         siblings: &[Arc<BuiltImage>],
         reference: Reference,
     ) -> Result<BuiltImage, BuildError> {
+        let context = self.context_of(image)?;
+        let siblings = siblings.iter().map(|image| (image.name.to_string(), Arc::clone(image))).collect();
+        self.image_of_recipe(&Recipe { siblings, ..recipe_of((image, dockerfile), platform, &context, reference) })
+    }
+
+    /// Looks at what would be done for an image of a family that has a Dockerfile. `siblings` are those that it needs.
+    pub(super) fn dockerfile_ahead(
+        &self,
+        (image, dockerfile): (&spec::Image, &Dockerfile),
+        platform: &Platform,
+        siblings: &BTreeMap<String, Foreseen>,
+        reference: Reference,
+    ) -> Result<RecipeAhead, BuildError> {
+        let context = self.context_of(image)?;
+        let recipe = recipe_of((image, dockerfile), platform, &context, reference);
+        let (arguments, order) = read(&recipe)?;
+        let mut done: BTreeMap<usize, Arc<Stage>> = BTreeMap::new();
+        let mut stages = Vec::new();
+        for need in &order {
+            let is_target = need.stage == order.last().map_or(0, |last| last.stage);
+            let known = need.stages.iter().map(|stage| (*stage, Arc::clone(&done[stage]))).collect();
+            let stage = StageBuild::new(self, &recipe, &arguments, need, known, (is_target, Some(siblings))).build()?;
+            stages.push((stage_name(dockerfile, need.stage), stage.ahead.clone()));
+            done.insert(need.stage, Arc::new(stage));
+        }
+        let (_, last) = done.pop_last().expect("the target is needed");
+        let Stage { state, known, .. } = Arc::unwrap_or_clone(last);
+        Ok(RecipeAhead { stages, image: Foreseen { state, known } })
+    }
+
+    /// The directory of an image with a Dockerfile.
+    fn context_of(&self, image: &spec::Image) -> Result<Context, BuildError> {
         let directory = self.options.family.join(&image.directory);
-        let context = Context::of_dockerfile(&directory.join(DOCKERFILE), &directory)?;
-        let annotations = image.annotations.iter().map(|entry| (entry.key.to_string(), entry.value.value.clone()));
-        self.image_of_recipe(&Recipe {
-            dockerfile,
-            context: Some(&context),
-            name: image.name.value.clone(),
-            reference,
-            target: None,
-            arguments: BTreeMap::new(),
-            labels: BTreeMap::new(),
-            annotations: annotations.collect(),
-            platform: platform.clone(),
-            network: Network::Host,
-            agents: BTreeMap::new(),
-            siblings: siblings.iter().map(|image| (image.name.to_string(), Arc::clone(image))).collect(),
-        })
+        Ok(Context::of_dockerfile(&directory.join(DOCKERFILE), &directory)?)
     }
 
     /// Says of a command that failed where all of its output is.
@@ -89,25 +147,28 @@ impl Builder<'_> {
     /// Builds the image of a recipe; its name is not in the layout yet.
     pub(super) fn image_of_recipe(&self, recipe: &Recipe<'_>) -> Result<BuiltImage, BuildError> {
         let dockerfile = recipe.dockerfile;
-        let arguments = Arguments::read(dockerfile, recipe.arguments.clone(), recipe.platform_arguments());
-        let arguments = arguments.map_err(BuildError::Spec)?;
+        let (arguments, order) = read(recipe)?;
         for name in arguments.unused(dockerfile) {
             let text = format!("the Dockerfile has no ARG `{name}`: its value was given, and is not used");
             crate::events::Observer::observe(self, crate::events::Event::Warning(&text));
         }
-        let target = target(dockerfile, recipe.target.as_deref())?;
-        let order = needs(dockerfile, target, &arguments, &recipe.platform)?;
+        let target = order.last().expect("the target is needed").stage;
         let place =
             |stage: &usize| order.iter().position(|need| need.stage == *stage).expect("what is needed is there");
         let parents: Vec<Vec<usize>> = order.iter().map(|need| need.stages.iter().map(place).collect()).collect();
         let work = |place: usize, done: &[Arc<Stage>]| {
             let need: &Need = &order[place];
             let stages: BTreeMap<usize, Arc<Stage>> = need.stages.iter().copied().zip(done.iter().cloned()).collect();
-            StageBuild::new(self, recipe, &arguments, need, stages, need.stage == target).build().map(Arc::new)
+            StageBuild::new(self, recipe, &arguments, need, stages, (need.stage == target, None)).build().map(Arc::new)
         };
         // First the stage that the most others wait for.
         let urgency = graph::remaining(&parents, &vec![1; parents.len()]);
         let mut outcomes = graph::run(&parents, &urgency, self.options.jobs, false, work);
+        let steps = order.iter().zip(&outcomes).flat_map(|(need, outcome)| match outcome {
+            Outcome::Done(stage) => last_steps(dockerfile, need.stage, &stage.reports[stage.inherited..]),
+            Outcome::Failed(_) | Outcome::Skipped => Vec::new(),
+        });
+        let steps: Vec<LastStep> = steps.collect();
         let last = outcomes.pop().expect("the target is the last");
         let failed = outcomes.into_iter().find_map(|outcome| match outcome {
             Outcome::Failed(error) => Some(error),
@@ -115,13 +176,13 @@ impl Builder<'_> {
         });
         match (failed, last) {
             (Some(error), _) | (None, Outcome::Failed(error)) => Err(error),
-            (None, Outcome::Done(stage)) => self.finish(recipe, Arc::unwrap_or_clone(stage)),
+            (None, Outcome::Done(stage)) => self.finish(recipe, Arc::unwrap_or_clone(stage), steps),
             (None, Outcome::Skipped) => Err(BuildError::Interrupted),
         }
     }
 
     /// Writes the documents of an image whose last stage is built.
-    fn finish(&self, recipe: &Recipe<'_>, stage: Stage) -> Result<BuiltImage, BuildError> {
+    fn finish(&self, recipe: &Recipe<'_>, stage: Stage, steps: Vec<LastStep>) -> Result<BuiltImage, BuildError> {
         let started = Instant::now();
         let Stage { mut state, mut reports, .. } = stage;
         let mut config = state.config.clone().expect("every stage has a configuration");
@@ -133,6 +194,7 @@ impl Builder<'_> {
         let cached = self.layout.has_blob(made.descriptor.digest, made.descriptor.size);
         self.layout.put_bytes(&made.config)?;
         self.layout.put_bytes(&made.manifest)?;
+        self.note(&recipe.reference, steps, &config)?;
         let config_digest = Digest::of(&made.config);
         let seconds = started.elapsed().as_secs_f64();
         reports.push(StepReport { id: config_digest.to_string(), kind: "config", cached, seconds });
@@ -175,6 +237,57 @@ impl Builder<'_> {
             }
         }
     }
+}
+
+/// The recipe of an image of a family, but for its siblings.
+fn recipe_of<'a>(
+    (image, dockerfile): (&spec::Image, &'a Dockerfile),
+    platform: &Platform,
+    context: &'a Context,
+    reference: Reference,
+) -> Recipe<'a> {
+    let annotations = image.annotations.iter().map(|entry| (entry.key.to_string(), entry.value.value.clone()));
+    Recipe {
+        dockerfile,
+        context: Some(context),
+        name: image.name.value.clone(),
+        reference,
+        target: None,
+        arguments: BTreeMap::new(),
+        labels: BTreeMap::new(),
+        annotations: annotations.collect(),
+        platform: platform.clone(),
+        network: Network::Host,
+        agents: BTreeMap::new(),
+        siblings: BTreeMap::new(),
+    }
+}
+
+/// The values of the arguments, and the stages that are needed, the target last.
+fn read(recipe: &Recipe<'_>) -> Result<(Arguments, Vec<Need>), BuildError> {
+    let dockerfile = recipe.dockerfile;
+    let arguments = Arguments::read(dockerfile, recipe.arguments.clone(), recipe.platform_arguments());
+    let arguments = arguments.map_err(BuildError::Spec)?;
+    let target = target(dockerfile, recipe.target.as_deref())?;
+    let order = needs(dockerfile, target, &arguments, &recipe.platform)?;
+    Ok((arguments, order))
+}
+
+/// What a stage is called where its steps are compared with those of the last build: its name, or its number.
+fn stage_name(dockerfile: &Dockerfile, place: usize) -> String {
+    dockerfile.stages[place].name.as_ref().map_or_else(|| place.to_string(), |name| name.value.clone())
+}
+
+/// The kind under which a step of a stage is compared with those of the last build.
+pub(super) fn kind_in_stage(kind: &str, stage: &str) -> String {
+    format!("{kind} in {stage}")
+}
+
+fn last_steps(dockerfile: &Dockerfile, stage: usize, reports: &[StepReport]) -> Vec<LastStep> {
+    let stage = stage_name(dockerfile, stage);
+    let step =
+        |step: &StepReport| Some(LastStep { kind: kind_in_stage(step.kind, &stage), key: step.id.parse().ok()? });
+    reports.iter().filter_map(step).collect()
 }
 
 /// Whether commands see an argument without its being declared.

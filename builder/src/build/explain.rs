@@ -1,15 +1,17 @@
 //! Why steps of an image would run again: their keys are worked out as a build does it, and where the result of one is
 //! not kept, its inputs are compared with those of the last build under the same name.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use content::Digest;
-use oci::Reference;
+use oci::{ImageConfig, Reference};
 use serde::Serialize;
 use spec::{Command, Step};
 
+use super::dockerfile::{Ahead, Known, RecipeAhead, kind_in_stage};
 use super::inputs::{Facts, LastStep, config_facts};
 use super::{Builder, State};
+use crate::base;
 use crate::cut::Cut;
 use crate::error::BuildError;
 use crate::image::configuration;
@@ -19,6 +21,9 @@ use crate::steps::accounts::Wanted;
 use crate::steps::commands;
 use crate::steps::files::Files;
 use crate::steps::mounts::Mounts;
+
+/// The kind of step that is an image's configuration.
+const CONFIG: &str = "config";
 
 /// A step of an image, or of one that it is built on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -31,8 +36,8 @@ pub struct ExplainedStep {
     pub kind: String,
     /// What it does, for people.
     pub described: String,
-    /// The key under which its result is kept.
-    pub key: Digest,
+    /// The key under which its result is kept; none if that depends on what another step has to make first.
+    pub key: Option<Digest>,
     /// Whether its result is kept, so that it would not run.
     pub cached: bool,
     /// Why it would run.
@@ -49,8 +54,13 @@ pub enum Reason {
     Lost,
     /// Somebody asked for it.
     NoCache,
-    /// What it does is found out when it is built, as with a Dockerfile.
+    /// What it is done with, another step has to make first.
     Unforeseen,
+    /// What it is built on is not on this machine; a build pulls it.
+    Absent {
+        /// Its name.
+        base: String,
+    },
     /// It is done over the result of a step that is another one now.
     Below {
         /// The number of that step.
@@ -67,12 +77,11 @@ pub enum Reason {
     },
 }
 
-/// A step as it would be done.
-struct Ahead {
-    kind: &'static str,
-    described: String,
-    key: Digest,
-    facts: Facts,
+/// An image as it would be built, as far as others need it that are built on it.
+#[derive(Clone)]
+pub(super) struct Foreseen {
+    pub(super) state: State,
+    pub(super) known: Known,
 }
 
 impl Builder<'_> {
@@ -84,56 +93,154 @@ impl Builder<'_> {
         image: usize,
         reference: &dyn Fn(&spec::Image) -> Reference,
     ) -> Result<Vec<ExplainedStep>, BuildError> {
-        let mut chain: Vec<usize> = std::iter::successors(Some(image), |place| plan.images[*place].parent).collect();
-        chain.reverse();
-        let root = &plan.images[chain[0]];
-        let mut state = match &root.base {
-            Some(base) => self.on_base(base, &root.image.from.span)?,
-            None => self.nothing(&plan.platform),
-        };
-        let mut explained: Vec<ExplainedStep> = Vec::new();
-        for place in chain {
+        let mut foreseen: BTreeMap<usize, Option<Foreseen>> = BTreeMap::new();
+        let mut explained = Explained::default();
+        for place in all_below(plan, image) {
             let planned = &plan.images[place];
-            if planned.image.dockerfile.is_some() {
-                // Nor can what follows be known.
-                explained.push(unforeseen(explained.len() + 1, planned));
-                break;
-            }
-            let mut last = Last::new(self.last_steps(&reference(planned.image))?.unwrap_or_default());
-            let before = state.key;
-            let steps = self.ahead(plan, cut, place, &mut state)?;
-            let mut below = before;
-            for step in steps {
-                let number = explained.len() + 1;
-                let cached = match step.kind {
-                    "config" => !self.options.no_cache && last.is(&step),
-                    _ => self.is_kept(step.key),
-                };
-                let reasons = if cached { Vec::new() } else { self.reasons(&step, below, number, &mut last)? };
-                last.pass(step.kind);
-                if step.kind != "config" {
-                    below = step.key;
+            let last = Last::new(self.last_steps(&reference(planned.image))?.unwrap_or_default());
+            let needed: Vec<usize> = planned.parent.iter().chain(&planned.needs).copied().collect();
+            let below: Option<Vec<Foreseen>> = needed.iter().map(|place| foreseen[place].clone()).collect();
+            let result = match below {
+                None => {
+                    explained.all_of(planned, Reason::Unforeseen);
+                    None
                 }
-                let Ahead { kind, described, key, .. } = step;
-                let (image, kind) = (planned.image.name.to_string(), kind.to_owned());
-                explained.push(ExplainedStep { number, image, kind, described, key, cached, reasons });
-            }
+                Some(below) => match &planned.image.dockerfile {
+                    Some(dockerfile) => {
+                        let names = needed.iter().map(|place| plan.images[*place].image.name.to_string());
+                        let siblings = names.zip(below).collect();
+                        let reference = reference(planned.image);
+                        match self.dockerfile_ahead((planned.image, dockerfile), &plan.platform, &siblings, reference) {
+                            Ok(ahead) => Some(self.explain_dockerfile(planned, ahead, last, &mut explained)?),
+                            Err(error) => {
+                                let base = error.absent_base().map(str::to_owned).ok_or(error)?;
+                                explained.all_of(planned, Reason::Absent { base });
+                                None
+                            }
+                        }
+                    }
+                    None => {
+                        Some(self.explain_spec(plan, cut, place, (below.into_iter().next(), last), &mut explained)?)
+                    }
+                },
+            };
+            foreseen.insert(place, result);
         }
-        Ok(explained)
+        Ok(explained.steps)
     }
 
-    fn reasons(&self, step: &Ahead, below: Digest, number: usize, last: &mut Last) -> Result<Vec<Reason>, BuildError> {
+    fn explain_dockerfile(
+        &self,
+        planned: &PlannedImage<'_>,
+        RecipeAhead { stages, mut image }: RecipeAhead,
+        mut last: Last,
+        explained: &mut Explained,
+    ) -> Result<Foreseen, BuildError> {
+        for (stage, steps) in stages {
+            for step in steps {
+                self.explain_step(planned, &step, kind_in_stage(step.kind, &stage), &mut last, explained)?;
+            }
+        }
+        let config = image.state.config.as_ref().expect("every stage has a configuration");
+        self.explain_step(planned, &config_ahead(config, &image.state), CONFIG.to_owned(), &mut last, explained)?;
+        image.state.triggers = Vec::new();
+        Ok(image)
+    }
+
+    fn explain_spec(
+        &self,
+        plan: &Plan<'_>,
+        cut: &Cut,
+        place: usize,
+        (parent, mut last): (Option<Foreseen>, Last),
+        explained: &mut Explained,
+    ) -> Result<Foreseen, BuildError> {
+        let planned = &plan.images[place];
+        let on_dockerfile = planned.parent.map(|parent| plan.images[parent].image).filter(|it| it.dockerfile.is_some());
+        let (mut state, mut known) = match (parent, &planned.base) {
+            (Some(parent), _) => (parent.state, parent.known),
+            (None, Some(base)) => (self.on_base(base, &planned.image.from.span)?, Known::ALL),
+            (None, None) => (self.nothing(&plan.platform), Known::ALL),
+        };
+        // A Dockerfile leaves its own as text.
+        if let (Some(parent), Some(config)) = (on_dockerfile, &state.config) {
+            state.triggers = base::triggers(parent.name.as_str(), &config.config.on_build, &planned.image.from.span)?;
+        }
+        let mut layers = state.layers.clone();
+        for step in self.ahead(plan, cut, place, &mut state)? {
+            let step = Ahead { key: step.key.filter(|_| known.key || step.kind == CONFIG), ..step };
+            self.explain_step(planned, &step, step.kind.to_owned(), &mut last, explained)?;
+            if step.kind == CONFIG {
+                continue;
+            }
+            match step.key.and_then(|key| self.kept(key)) {
+                Some(own) => {
+                    known.layers &= own.iter().all(|layer| self.layout.has_blob(layer.digest, layer.size));
+                    layers.extend(own);
+                }
+                None => known.layers = false,
+            }
+        }
+        state.layers = layers;
+        Ok(Foreseen { state, known })
+    }
+
+    fn explain_step(
+        &self,
+        planned: &PlannedImage<'_>,
+        step: &Ahead,
+        kind: String,
+        last: &mut Last,
+        explained: &mut Explained,
+    ) -> Result<(), BuildError> {
+        let number = explained.steps.len() + 1;
+        let before = last.of(&kind);
+        let cached = match step.kind {
+            CONFIG => !self.options.no_cache && before.is_some() && before == step.key,
+            _ => step.key.is_some_and(|key| self.is_kept(key)),
+        };
+        let reasons = if cached { Vec::new() } else { self.reasons(step, before, explained)? };
+        last.pass(kind);
+        if step.kind != CONFIG {
+            explained.after.insert(step.after, number);
+        }
+        explained.steps.push(ExplainedStep {
+            number,
+            image: planned.image.name.to_string(),
+            kind: step.kind.to_owned(),
+            described: step.described.clone(),
+            key: step.key,
+            cached,
+            reasons,
+        });
+        Ok(())
+    }
+
+    fn reasons(&self, step: &Ahead, before: Option<Digest>, done: &Explained) -> Result<Vec<Reason>, BuildError> {
         if self.options.no_cache {
             return Ok(vec![Reason::NoCache]);
         }
-        let Some(before) = last.of(step.kind) else { return Ok(vec![Reason::New]) };
-        if before == step.key {
+        let Some(before) = before else { return Ok(vec![Reason::New]) };
+        if step.key == Some(before) {
             return Ok(vec![Reason::Lost]);
         }
         let Some(inputs) = self.inputs_of(before)? else { return Ok(vec![Reason::New]) };
-        let mut reasons = differences(&inputs.facts, &step.facts);
-        if inputs.below != below && step.kind != "config" {
-            reasons.insert(0, Reason::Below { step: number - 1 });
+        let mut reasons = match step.facts.is_empty() {
+            true => Vec::new(),
+            false => differences(&inputs.facts, &step.facts),
+        };
+        if step.key.is_none() {
+            reasons.insert(0, Reason::Unforeseen);
+        } else if inputs.below != step.below && step.kind != CONFIG {
+            let below = match done.after.get(&step.below) {
+                Some(step) => Reason::Below { step: *step },
+                None => Reason::Input {
+                    input: "image below".to_owned(),
+                    before: Some(inputs.below.to_string()),
+                    now: Some(step.below.to_string()),
+                },
+            };
+            reasons.insert(0, below);
         }
         Ok(reasons)
     }
@@ -150,10 +257,11 @@ impl Builder<'_> {
             match step {
                 Step::Packages(_) => self.packages_ahead(planned, number, (plan, cut, place), state, &mut steps),
                 Step::Files(entries) => {
+                    let below = state.key;
                     let files = Files::read(entries, &self.inputs())?;
                     let described = files.describe().trim_start_matches("drystone: ").to_owned();
                     state.key = self.files_key(&files, state);
-                    steps.push(Ahead { kind: "files", described, key: state.key, facts: self.files_facts(&files) });
+                    steps.push(ahead("files", described, self.files_facts(&files), below, state));
                 }
                 Step::Run(command) => steps.push(self.command_ahead(command, state)?),
                 Step::Groups(groups) => steps.push(self.accounts_ahead("groups", &Wanted::Groups(groups), state)),
@@ -161,8 +269,7 @@ impl Builder<'_> {
             }
         }
         let config = configuration(image, state.config.as_ref(), &state.platform, &[], state.epoch);
-        let (key, facts) = config_facts(&config);
-        steps.push(Ahead { kind: "config", described: "configuration".to_owned(), key, facts });
+        steps.push(config_ahead(&config, state));
         state.config = Some(config);
         state.triggers = image.on_build.clone();
         Ok(steps)
@@ -181,46 +288,86 @@ impl Builder<'_> {
             return;
         }
         let groups = layering::of_step(cut, plan, place, number);
+        let below = state.key;
         state.key = self.packages_key(packages, groups, compiling, state);
         let facts = self.packages_facts(packages, groups, compiling);
         let described = super::packages::counted(packages.len());
-        steps.push(Ahead { kind: "packages", described, key: state.key, facts });
+        steps.push(ahead("packages", described, facts, below, state));
+        let below = state.key;
         state.key = self.configure_key(state);
-        let described = "maintainer scripts".to_owned();
-        steps.push(Ahead { kind: "configure", described, key: state.key, facts: self.configure_facts() });
+        steps.push(ahead("configure", "maintainer scripts".to_owned(), self.configure_facts(), below, state));
     }
 
     fn command_ahead(&self, command: &Command, state: &mut State) -> Result<Ahead, BuildError> {
         let mounts = Mounts::read(command, &self.inputs())?;
         let facts = self.command_facts(command, &mounts, state);
+        let below = state.key;
         state.key = self.command_key(command, &mounts, state);
         let described = commands::brief(&commands::describe(command));
-        Ok(Ahead { kind: "run", described, key: state.key, facts })
+        Ok(ahead("run", described, facts, below, state))
     }
 
     fn accounts_ahead(&self, kind: &'static str, wanted: &Wanted<'_>, state: &mut State) -> Ahead {
+        let below = state.key;
         state.key = self.accounts_key(wanted, state);
-        Ahead { kind, described: wanted.describe(), key: state.key, facts: self.accounts_facts(wanted) }
+        ahead(kind, wanted.describe(), self.accounts_facts(wanted), below, state)
     }
 }
 
-/// All steps of an image with a Dockerfile.
-fn unforeseen(number: usize, planned: &PlannedImage<'_>) -> ExplainedStep {
-    ExplainedStep {
-        number,
-        image: planned.image.name.to_string(),
-        kind: "dockerfile".to_owned(),
-        described: "its Dockerfile".to_owned(),
-        key: Digest::of(b""),
-        cached: false,
-        reasons: vec![Reason::Unforeseen],
+/// A step that was done over `below`, and after which there is `state`.
+fn ahead(kind: &'static str, described: String, facts: Facts, below: Digest, state: &State) -> Ahead {
+    Ahead { kind, described, key: Some(state.key), facts, below, after: state.key }
+}
+
+fn config_ahead(config: &ImageConfig, state: &State) -> Ahead {
+    let (key, facts) = config_facts(config);
+    let (kind, described) = (CONFIG, "configuration".to_owned());
+    Ahead { kind, described, key: Some(key), facts, below: state.key, after: state.key }
+}
+
+/// The places of an image and of all that it needs, the lowest first.
+fn all_below(plan: &Plan<'_>, image: usize) -> BTreeSet<usize> {
+    let (mut found, mut waiting) = (BTreeSet::new(), vec![image]);
+    while let Some(place) = waiting.pop() {
+        if found.insert(place) {
+            waiting.extend(plan.images[place].parent.iter().chain(&plan.images[place].needs));
+        }
+    }
+    // A plan has an image after all that it needs.
+    found
+}
+
+/// The steps that were explained so far.
+#[derive(Default)]
+struct Explained {
+    steps: Vec<ExplainedStep>,
+    /// Their numbers, by the key of what there is after each.
+    after: BTreeMap<Digest, usize>,
+}
+
+impl Explained {
+    /// Says one thing of all steps of an image.
+    fn all_of(&mut self, planned: &PlannedImage<'_>, reason: Reason) {
+        let (kind, described) = match planned.image.dockerfile {
+            Some(_) => ("dockerfile", "its Dockerfile"),
+            None => ("spec", "all of its steps"),
+        };
+        self.steps.push(ExplainedStep {
+            number: self.steps.len() + 1,
+            image: planned.image.name.to_string(),
+            kind: kind.to_owned(),
+            described: described.to_owned(),
+            key: None,
+            cached: false,
+            reasons: vec![reason],
+        });
     }
 }
 
 /// The steps of an image as it was built last, by kind: the second command now is compared with the second one then.
 struct Last {
     steps: BTreeMap<String, Vec<Digest>>,
-    passed: BTreeMap<&'static str, usize>,
+    passed: BTreeMap<String, usize>,
 }
 
 impl Last {
@@ -237,11 +384,7 @@ impl Last {
         self.steps.get(kind)?.get(self.passed.get(kind).copied().unwrap_or_default()).copied()
     }
 
-    fn is(&self, step: &Ahead) -> bool {
-        self.of(step.kind) == Some(step.key)
-    }
-
-    fn pass(&mut self, kind: &'static str) {
+    fn pass(&mut self, kind: String) {
         *self.passed.entry(kind).or_default() += 1;
     }
 }

@@ -15,7 +15,7 @@ use super::step::{StepRecord, StoredLayer};
 use super::{Builder, State};
 use crate::cut::{self, Cut};
 use crate::error::BuildError;
-use crate::image::configuration;
+use crate::image::{Layer, configuration};
 use crate::layering;
 use crate::plan::{Plan, PlannedImage};
 use crate::steps::accounts::Wanted;
@@ -128,16 +128,22 @@ impl Builder<'_> {
 
     /// Whether the result of a step is known and its layer is at hand; no layer is touched.
     pub(super) fn is_kept(&self, key: Digest) -> bool {
+        self.kept(key).is_some()
+    }
+
+    /// The layers of a step whose result is known and at hand, which need not be in the layout; no layer is touched.
+    pub(super) fn kept(&self, key: Digest) -> Option<Vec<Layer>> {
         if self.options.no_cache {
-            return false;
+            return None;
         }
         self.borrow_record(key);
-        let Ok(Some(record)) = self.cache.get_json::<StepRecord>(Area::Steps, key) else { return false };
-        record.layers.iter().all(|StoredLayer { key, layer }| {
+        let record = self.cache.get_json::<StepRecord>(Area::Steps, key).ok()??;
+        let is_at_hand = record.layers.iter().all(|StoredLayer { key, layer }| {
             self.layout.has_blob(layer.digest, layer.size)
                 || self.cache.file(Area::Layers, *key).is_some()
                 || self.elsewhere.has_layer(layer.digest)
-        })
+        });
+        is_at_hand.then(|| record.layers.into_iter().map(|stored| stored.layer).collect())
     }
 }
 

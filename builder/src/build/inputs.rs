@@ -47,11 +47,15 @@ pub(super) struct LastStep {
 impl Builder<'_> {
     /// Keeps the inputs of a step over `below`, unless they are kept.
     pub(super) fn note_inputs(&self, name: &StepName<'_>, below: Digest) -> Result<(), BuildError> {
-        let key = inputs_key(name.key);
-        if self.cache.file(Area::Steps, key).is_none() {
-            self.cache.put_json(Area::Steps, key, &Inputs { below, facts: (name.facts)() })?;
+        if !self.has_inputs(name.key) {
+            self.cache.put_json(Area::Steps, inputs_key(name.key), &Inputs { below, facts: (name.facts)() })?;
         }
         Ok(())
+    }
+
+    /// Whether the inputs of a step are kept.
+    pub(super) fn has_inputs(&self, key: Digest) -> bool {
+        self.cache.file(Area::Steps, inputs_key(key)).is_some()
     }
 
     /// Keeps which steps an image has, unless they are those that are kept.
@@ -72,7 +76,7 @@ impl Builder<'_> {
         Ok(self.cache.get_json(Area::Steps, inputs_key(key))?)
     }
 
-    fn facts(&self, version: &str) -> Facts {
+    pub(super) fn facts(&self, version: &str) -> Facts {
         let mut facts = Facts::new();
         facts.insert("version of the step in drystone".to_owned(), version.to_owned());
         facts.insert("encoder".to_owned(), self.options.compression.encoder().to_owned());
@@ -173,7 +177,7 @@ fn text(value: &Value) -> String {
 }
 
 /// A value that may be a secret.
-fn hidden(value: &str) -> String {
+pub(super) fn hidden(value: &str) -> String {
     Digest::of(value.as_bytes()).to_string()
 }
 

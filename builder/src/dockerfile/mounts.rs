@@ -111,6 +111,22 @@ impl<'a> Mount<'a> {
         Self { kind: Kind::Agent(socket), target, read_only: true }
     }
 
+    /// What [`Mount::key`] names, in words.
+    pub fn facts(&self) -> Vec<(String, String)> {
+        let name = format!("mount {}", self.target.display());
+        let (kind, files) = match &self.kind {
+            Kind::Bind { picked, .. } => ("files".to_owned(), picked.as_slice()),
+            Kind::Cache(Kept { id, first, .. }) => {
+                (format!("the cache {id}"), first.as_ref().map_or(&[][..], |first| &first.picked))
+            }
+            Kind::Memory { .. } => ("in memory".to_owned(), &[][..]),
+            Kind::Secret { .. } => ("a secret".to_owned(), &[][..]),
+            Kind::Agent(_) => ("an SSH agent".to_owned(), &[][..]),
+        };
+        let files = pick::facts(files).into_iter().map(|(file, value)| (format!("{name}: {file}"), value));
+        files.chain([(name.clone(), kind)]).collect()
+    }
+
     /// Names all that a command's result depends on.
     pub fn key(&self) -> Digest {
         let hasher = match &self.kind {

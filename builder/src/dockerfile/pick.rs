@@ -285,6 +285,33 @@ pub fn is_archive(open: &dyn Fn() -> io::Result<File>, path: &str, span: &Span) 
     }
 }
 
+/// What [`key`] names, in words: for each path its content, mode and owner.
+pub fn facts(picked: &[Picked]) -> Vec<(String, String)> {
+    let mut facts = Vec::new();
+    for one in picked {
+        for part in &one.parts {
+            let metadata = &part.item.metadata;
+            let content = match &part.item.kind {
+                ItemKind::Directory => "a directory".to_owned(),
+                ItemKind::File { .. } => part.digest.map(|digest| digest.to_string()).unwrap_or_default(),
+                ItemKind::Link { target } => format!("a link to {}", String::from_utf8_lossy(target)),
+                ItemKind::Special(kind) => format!("{kind:?}"),
+                ItemKind::Socket => "a socket".to_owned(),
+            };
+            let content = if one.unpacks { format!("archive {content}") } else { content };
+            let path = match part.path.is_root() {
+                true => one.name.clone(),
+                false => part.path.names().fold(one.name.clone(), |path, name| path.join(name)),
+            };
+            let fact = |name: &str, value: String| (format!("file {path} {name}"), value);
+            facts.push(fact("content", content));
+            facts.push(fact("mode", format!("{:o}", metadata.mode)));
+            facts.push(fact("owner", format!("{}:{}", metadata.uid, metadata.gid)));
+        }
+    }
+    facts
+}
+
 /// Names all that is picked, with everything that a layer made of it depends on; times do not count.
 pub fn key(picked: &[Picked]) -> Digest {
     let mut hasher = FramedHasher::new("picked 1");

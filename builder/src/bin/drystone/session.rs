@@ -442,7 +442,7 @@ pub fn explain<T>(
             None => Some(Layout::open_or_create(nothing.path().join("oci"))?),
         };
         let layout = planned.layout.or(empty.as_ref()).expect("there is one of the two");
-        let (interrupt, secrets) = (Arc::default(), Secrets::default());
+        let (interrupt, secrets) = (Arc::default(), secrets(&arguments.secret)?);
         let options =
             Options { files: files::pinned(planned.pinned), ..options(&planned.loaded.directory, arguments)? };
         let builder = Builder {

@@ -11,8 +11,9 @@ use spec::{Located, Span};
 use store::{Area, ScratchDir};
 use url::Url;
 
-use super::stage::StageBuild;
+use super::stage::{StageBuild, is_numeric};
 use crate::accounts::Ids;
+use crate::build::inputs::Facts;
 use crate::build::step::StepRecord;
 use crate::dockerfile::context::Context;
 use crate::dockerfile::git::{Authorization, Git, GitAddress, is_part_of_id};
@@ -23,6 +24,9 @@ use crate::dockerfile::shelf::{Item, ItemKind, Shelf, path_of};
 use crate::error::BuildError;
 use crate::fetch::FetchError;
 use crate::image::Layer;
+
+/// Names how files are put in.
+const COPY: &str = "copy 1";
 
 /// The largest file that is fetched for `ADD`.
 const LARGEST_FILE: u64 = 16 << 30;
@@ -71,11 +75,21 @@ struct Repository {
 
 impl<'b> StageBuild<'b> {
     pub(super) fn copy(&mut self, copy: &Copy, instruction: &Instruction) -> Result<(), BuildError> {
+        if self.asks_for_unknown_accounts(&copy.transfer)? {
+            self.foresee_nothing("files", instruction);
+            return Ok(());
+        }
         let mut asked = self.asked(&copy.transfer, false, instruction)?;
         asked.parents = copy.parents;
         let from = match &copy.from {
             None => From::Context,
-            Some(from) => From::Image(self.layers_from(&text(&self.scope, from)?, &from.span)?),
+            Some(from) => match self.layers_from(&text(&self.scope, from)?, &from.span)? {
+                (layers, true) => From::Image(layers),
+                (_, false) => {
+                    self.foresee_nothing("files", instruction);
+                    return Ok(());
+                }
+            },
         };
         // Owners of a context are whoever made it; those of an image mean something.
         if let (From::Context, None) = (&from, &asked.owner) {
@@ -85,6 +99,10 @@ impl<'b> StageBuild<'b> {
     }
 
     pub(super) fn add(&mut self, add: &Add, instruction: &Instruction) -> Result<(), BuildError> {
+        if self.asks_for_unknown_accounts(&add.transfer)? {
+            self.foresee_nothing("files", instruction);
+            return Ok(());
+        }
         let mut asked = self.asked(&add.transfer, true, instruction)?;
         asked.unpack = add.unpack;
         asked.checksum = add
@@ -94,6 +112,18 @@ impl<'b> StageBuild<'b> {
             .transpose()?;
         self.find_commits(&mut asked, add)?;
         self.transfer(&asked, &From::Context, instruction)
+    }
+
+    /// Whether an instruction that is only looked at names an account of an image that is not there yet. The number is
+    /// in the key of what is linked, and of nothing else.
+    fn asks_for_unknown_accounts(&self, transfer: &Transfer) -> Result<bool, BuildError> {
+        match &transfer.chown {
+            Some(owner) if transfer.link && !self.known.layers => {
+                let owner = text(&self.scope, owner)?;
+                Ok(!owner.is_empty() && !is_numeric(&owner))
+            }
+            _ => Ok(false),
+        }
     }
 
     /// Puts variables in place.
@@ -126,6 +156,8 @@ impl<'b> StageBuild<'b> {
             .map(|written| Ok::<_, BuildError>((text(scope, written)?, &written.span)))
             .transpose()?;
         let owner = match &chown {
+            // Only what is linked has the number in its key.
+            Some(_) if self.foreseen.is_some() && !transfer.link => Some(Ids::default()),
             Some((owner, span)) if !owner.is_empty() => Some(self.ids(owner, span)?),
             _ => None,
         };
@@ -193,7 +225,7 @@ impl<'b> StageBuild<'b> {
         let owner = asked.owner.as_ref().filter(|_| asked.link).map(|owner| format!("{}:{}", owner.uid, owner.gid));
         let key = self
             .builder
-            .key("copy 1", nothing.as_ref().unwrap_or(&self.state))
+            .key(COPY, nothing.as_ref().unwrap_or(&self.state))
             .field("picked", key.as_bytes())
             .field("target", &asked.target)
             .field("workdir", self.workdir_now())
@@ -202,11 +234,24 @@ impl<'b> StageBuild<'b> {
             .finish();
         let workdir = self.workdir_now().to_owned();
         let (builder, image, made_by) = (self.builder, &self.recipe.name, instruction.text.clone());
-        if taken.is_none() && builder.remembered(key)?.is_none() {
+        let is_kept = || match self.foreseen {
+            Some(_) => Ok(builder.is_kept(key)),
+            None => Ok::<_, BuildError>(builder.remembered(key)?.is_some()),
+        };
+        if taken.is_none() && !is_kept()? {
             taken = Some(self.take(asked, from, instruction)?);
         }
+        let facts = self.facts(COPY, key, || {
+            let mut facts = Facts::from([
+                ("destination".to_owned(), asked.target.clone()),
+                ("directory".to_owned(), workdir.clone()),
+                ("--chown and --chmod".to_owned(), asked.permissions.trim().to_owned()),
+            ]);
+            facts.extend(taken.iter().flat_map(|taken| pick::facts(&taken.picked)));
+            facts
+        });
         let (key_below, epoch_below) = (self.state.key, self.state.epoch);
-        self.step(instruction, "files", key, |state| {
+        self.step(instruction, ("files", key, facts), |state| {
             let state = nothing.as_ref().unwrap_or(state);
             let gone = || BuildError::at(&instruction.span, "the cache was emptied meanwhile", "build again");
             let Taken { shelf, picked, _checkouts } = taken.ok_or_else(gone)?;
@@ -224,6 +269,9 @@ impl<'b> StageBuild<'b> {
             let whole =
                 FramedHasher::new("linked 1").field("below", key_below.as_bytes()).field("layer", key.as_bytes());
             (self.state.key, self.state.epoch) = (whole.finish(), epoch_below);
+            if let Some(step) = self.ahead.last_mut() {
+                step.after = self.state.key;
+            }
         }
         Ok(())
     }

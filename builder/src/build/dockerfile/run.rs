@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use content::{Digest, FramedHasher};
 use layer::view::View;
-use sandbox::{MountSource, Network, Stdin, User};
+use sandbox::{Hidden, MountSource, Network, Stdin, User};
 use spec::Diagnostic;
 use spec::dockerfile::{Instruction, MountType, Run, RunNetwork, RunSecurity, Script};
 
@@ -15,6 +15,7 @@ use super::copy::no_context;
 use super::is_proxy;
 use super::stage::StageBuild;
 use crate::accounts::Ids;
+use crate::build::inputs::{Facts, hidden};
 use crate::build::step::StepRecord;
 use crate::dockerfile::mounts::{self, Mount, Place};
 use crate::dockerfile::settings::shell;
@@ -23,6 +24,8 @@ use crate::error::BuildError;
 use crate::image::DEFAULT_PATH;
 use crate::steps::commands::{Invocation, Leaving};
 
+/// Names how commands are run.
+const RUN: &str = "run of a Dockerfile 1";
 /// Where a heredoc is seen that is run as a program.
 const SCRIPTS: &str = "/run/drystone";
 /// Where a secret is that does not say where.
@@ -58,17 +61,27 @@ impl<'b> StageBuild<'b> {
             Some(RunNetwork::Host) => Network::Host,
             Some(RunNetwork::Default) | None => self.recipe.network,
         };
+        let made_by = match &script {
+            Script::Exec(arguments) => format!("RUN {}", arguments.join(" ")),
+            Script::Shell(text) => format!("RUN {} {text}", shell.join(" ")),
+            Script::File { text, .. } => format!("RUN {text}"),
+        };
+        if self.sees_what_is_unknown(run)? {
+            self.foresee_nothing("run", instruction);
+            return Ok(made_by);
+        }
         let Surroundings { mounts, hidden } = self.surroundings(run)?;
         let key = self.run_key(&argv, file.as_deref(), network, &mounts);
+        let facts = self.facts(RUN, key, || self.run_facts(&argv, file.as_deref(), network, &mounts));
         let env = self.environment(&hidden);
         let config = self.state.config.as_ref().expect("a stage that has begun has a configuration");
         let (user, workdir) = (config.config.user.clone(), self.workdir_now().to_owned());
         let described = self.described(instruction);
         let (builder, image, span) = (self.builder, &self.recipe.name, &instruction.span);
-        let made_by = instruction.text.clone();
+        let layer_made_by = instruction.text.clone();
         let user_place = self.user_place.clone().unwrap_or_else(|| span.clone());
         let ids = |trees: &[layer::record::TreeDir]| user_ids(&user, trees, &user_place);
-        self.step(instruction, "run", key, |state| {
+        self.step(instruction, ("run", key, facts), |state| {
             builder
                 .must_run(&state.platform, || Diagnostic::new(span.clone(), format!("`{described}` cannot be run")))?;
             let below = builder.trees(&state.layers)?;
@@ -104,16 +117,29 @@ impl<'b> StageBuild<'b> {
                 mounts,
                 stdin: Stdin::Null,
             };
-            let layer = builder.changed(image, &made_by, key, (&below, state.epoch), Leaving::Everything, |upper| {
-                builder.runner().run(invocation, &below, upper)
-            })?;
+            let layer =
+                builder.changed(image, &layer_made_by, key, (&below, state.epoch), Leaving::Everything, |upper| {
+                    builder.runner().run(invocation, &below, upper)
+                })?;
             Ok(StepRecord { layers: layer.into_iter().collect(), epoch: state.epoch })
         })?;
-        Ok(match &script {
-            Script::Exec(arguments) => format!("RUN {}", arguments.join(" ")),
-            Script::Shell(text) => format!("RUN {} {text}", shell.join(" ")),
-            Script::File { text, .. } => format!("RUN {text}"),
-        })
+        Ok(made_by)
+    }
+
+    /// Whether a command that is only looked at is shown files that another step has to make first.
+    fn sees_what_is_unknown(&self, run: &Run) -> Result<bool, BuildError> {
+        if self.foreseen.is_none() {
+            return Ok(false);
+        }
+        for flag in &run.mounts {
+            let mount = flag.resolve(&self.scope).map_err(BuildError::Spec)?;
+            if let Some(from) = &mount.from
+                && !self.layers_from(from, flag.span())?.1
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// What this builder has none of.
@@ -153,7 +179,7 @@ impl<'b> StageBuild<'b> {
                 MountType::Bind => {
                     let target = PathBuf::from(target.unwrap_or_default());
                     let shelf: Box<dyn Shelf + 'b> = match (&mount.from, self.recipe.context) {
-                        (Some(from), _) => self.shelf_of(&self.layers_from(from, span)?)?,
+                        (Some(from), _) => self.shelf_of(&self.layers_from(from, span)?.0)?,
                         (None, Some(context)) => Box::new(context),
                         (None, None) => return Err(no_context(span)),
                     };
@@ -162,7 +188,7 @@ impl<'b> StageBuild<'b> {
                 MountType::Cache => {
                     let target = PathBuf::from(target.unwrap_or_default());
                     let shelf: Option<Box<dyn Shelf + 'b>> = match &mount.from {
-                        Some(from) => Some(self.shelf_of(&self.layers_from(from, span)?)?),
+                        Some(from) => Some(self.shelf_of(&self.layers_from(from, span)?.0)?),
                         None => None,
                     };
                     all.mounts.push(Mount::cache(&mount, target, shelf, span)?);
@@ -170,7 +196,11 @@ impl<'b> StageBuild<'b> {
                 MountType::Tmpfs => all.mounts.push(Mount::memory(&mount, PathBuf::from(target.unwrap_or_default()))),
                 MountType::Secret => {
                     let id = mount.id.clone().unwrap_or_default();
-                    let Some(value) = self.builder.secrets.find(&id) else {
+                    let unseen = Hidden::new(Vec::new());
+                    let given = self.builder.secrets.find(&id);
+                    // Its value is no part of a key: who only looks need not have it.
+                    let given = given.or((self.foreseen.is_some() && mount.required).then_some(&unseen));
+                    let Some(value) = given else {
                         if mount.required {
                             return Err(self.builder.secrets.missing(&id, span));
                         }
@@ -207,6 +237,27 @@ impl<'b> StageBuild<'b> {
         Ok(all)
     }
 
+    /// What [`StageBuild::run_key`] names, in words.
+    fn run_facts(&self, argv: &[String], file: Option<&str>, network: Network, mounts: &[Mount<'_>]) -> Facts {
+        let config = self.state.config.as_ref().expect("a stage that has begun has a configuration");
+        let mut facts = Facts::from([
+            ("command line".to_owned(), argv.join(" ")),
+            ("user".to_owned(), config.config.user.clone()),
+            ("directory".to_owned(), self.workdir_now().to_owned()),
+            ("network".to_owned(), if network == Network::Host { "host" } else { "none" }.to_owned()),
+        ]);
+        facts.extend(file.map(|text| ("script".to_owned(), text.to_owned())));
+        for variable in &config.config.env {
+            let (name, value) = variable.split_once('=').unwrap_or((variable, ""));
+            facts.insert(format!("variable {name} of the image"), hidden(value));
+        }
+        for (name, value) in self.scope.arguments().filter(|(name, _)| !is_proxy(name)) {
+            facts.insert(format!("argument {name}"), hidden(value));
+        }
+        facts.extend(mounts.iter().flat_map(Mount::facts));
+        facts
+    }
+
     /// Names all that a command's result depends on.
     fn run_key(&self, argv: &[String], file: Option<&str>, network: Network, mounts: &[Mount<'_>]) -> Digest {
         let config = self.state.config.as_ref().expect("a stage that has begun has a configuration");
@@ -219,7 +270,7 @@ impl<'b> StageBuild<'b> {
         let mounts =
             mounts.iter().fold(FramedHasher::new("mounts"), |all, one| all.field("mount", one.key().as_bytes()));
         self.builder
-            .key("run of a Dockerfile 1", &self.state)
+            .key(RUN, &self.state)
             .list("argv", argv)
             .field("file", file.unwrap_or_default())
             .list("env", &config.config.env)

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use content::Digest;
 use layer::entry::{Entry, ImagePath, Kind as EntryKind, Metadata};
 use layer::view::View;
 use layer::write::EntryWriter;
@@ -10,9 +11,10 @@ use oci::{History, ImageConfig};
 use spec::dockerfile::{Arguments, Instruction, Kind, Scope, parse_trigger};
 use spec::{Diagnostic, Owner, SourceFile, Span, did_you_mean};
 
-use super::Stage;
+use super::{Ahead, Known, Stage};
 use crate::accounts::{Accounts, Ids};
 use crate::base::Reach;
+use crate::build::explain::Foreseen;
 use crate::build::inputs::Facts;
 use crate::build::step::{StepName, StepRecord};
 use crate::build::{Builder, State, StepReport};
@@ -24,6 +26,9 @@ use crate::dockerfile::shelf::{Shelf, path_of};
 use crate::error::{BuildError, chain};
 use crate::image::{DEFAULT_PATH, Layer, rfc3339};
 use crate::output::printable;
+
+/// Names how directories are made.
+const WORKDIR: &str = "workdir 1";
 
 /// A stage that is being built.
 pub(super) struct StageBuild<'b> {
@@ -41,6 +46,14 @@ pub(super) struct StageBuild<'b> {
     pub(super) user_place: Option<Span>,
     /// What stands before its steps in what is told of the build.
     label: String,
+    /// If it is only looked at, what the images of its family come to; none if it is built.
+    pub(super) foreseen: Option<&'b BTreeMap<String, Foreseen>>,
+    /// What is known of it.
+    pub(super) known: Known,
+    /// Its steps, if it is only looked at.
+    pub(super) ahead: Vec<Ahead>,
+    /// How many of the reports are those of the stage that it is built on.
+    inherited: usize,
 }
 
 impl<'b> StageBuild<'b> {
@@ -50,7 +63,7 @@ impl<'b> StageBuild<'b> {
         arguments: &'b Arguments,
         need: &'b Need,
         stages: BTreeMap<usize, Arc<Stage>>,
-        is_target: bool,
+        (is_target, foreseen): (bool, Option<&'b BTreeMap<String, Foreseen>>),
     ) -> Self {
         let name = recipe.dockerfile.stages[need.stage].name.as_ref().map(|name| name.value.clone());
         let label = match (is_target, name) {
@@ -61,7 +74,24 @@ impl<'b> StageBuild<'b> {
         let scope = Scope::new(recipe.dockerfile.directives.escape);
         let (state, reports) = (builder.nothing(&recipe.platform), Vec::new());
         let (has_command, user_place) = (false, None);
-        Self { builder, recipe, arguments, need, stages, state, scope, reports, has_command, user_place, label }
+        let (known, ahead, inherited) = (Known::ALL, Vec::new(), 0);
+        Self {
+            builder,
+            recipe,
+            arguments,
+            need,
+            stages,
+            state,
+            scope,
+            reports,
+            has_command,
+            user_place,
+            label,
+            foreseen,
+            known,
+            ahead,
+            inherited,
+        }
     }
 
     /// Does all instructions.
@@ -77,7 +107,8 @@ impl<'b> StageBuild<'b> {
         for instruction in &stage.instructions {
             self.instruction(instruction)?;
         }
-        Ok(Stage { state: self.state, scope: self.scope, reports: self.reports })
+        let Self { state, scope, reports, known, ahead, inherited, .. } = self;
+        Ok(Stage { state, scope, reports, inherited, known, ahead })
     }
 
     /// Starts with what the stage is built on.
@@ -87,12 +118,13 @@ impl<'b> StageBuild<'b> {
                 let stage = &self.stages[place];
                 (self.state, self.scope) = (stage.state.clone(), stage.scope.clone());
                 self.reports = stage.reports.clone();
+                (self.known, self.inherited) = (stage.known, stage.reports.len());
             }
             Origin::Scratch => {
                 self.state.config = Some(ImageConfig::new(&self.recipe.platform, Vec::new()));
             }
             Origin::Image { name, platform } => {
-                self.state = self.image(name, platform, span)?;
+                (self.state, self.known) = self.image(name, platform, span)?;
             }
         }
         self.state.triggers.clear();
@@ -114,12 +146,16 @@ impl<'b> StageBuild<'b> {
     }
 
     /// An image of the family, of the layout or of a registry, as a stage begins with it.
-    fn image(&self, name: &str, platform: &oci::Platform, span: &Span) -> Result<State, BuildError> {
+    fn image(&self, name: &str, platform: &oci::Platform, span: &Span) -> Result<(State, Known), BuildError> {
+        if let Some(sibling) = self.foreseen.and_then(|foreseen| foreseen.get(name)) {
+            return Ok((sibling.state.clone(), sibling.known));
+        }
         if let Some(sibling) = self.recipe.siblings.get(name) {
             // Its layers as it has them in the end, which may have been squashed.
-            return Ok(State { layers: sibling.layers.clone(), ..sibling.state.clone() });
+            return Ok((State { layers: sibling.layers.clone(), ..sibling.state.clone() }, Known::ALL));
         }
-        let found = self.builder.bases.find(name, platform, Reach::Anywhere);
+        let reach = if self.foreseen.is_some() { Reach::Local } else { Reach::Anywhere };
+        let found = self.builder.bases.find(name, platform, reach);
         let base = found.map_err(|error| {
             let place = self.need.stage;
             if let Some(help) = self.stage_that_may_be_meant(name) {
@@ -132,14 +168,15 @@ impl<'b> StageBuild<'b> {
             let diagnostic = Diagnostic::new(span.clone(), format!("the stage `{name}` stands further down"));
             BuildError::Spec(diagnostic.help("a stage can only be built on those above it, or copy from them").into())
         })?;
-        Ok(State {
+        let state = State {
             key: base.key(),
             layers: base.layers.clone(),
             epoch: self.builder.options.epoch.unwrap_or_else(|| base.created()),
             triggers: Vec::new(),
             config: Some(base.config.clone()),
             platform: base.platform(),
-        })
+        };
+        Ok((state, Known::ALL))
     }
 
     /// A stage above that is called nearly so.
@@ -202,19 +239,53 @@ impl<'b> StageBuild<'b> {
         format!("{}{cut}", self.label)
     }
 
-    /// Does a step of this stage.
+    /// Does a step of this stage, or tells what it would be.
     pub(super) fn step(
         &mut self,
         instruction: &Instruction,
-        kind: &'static str,
-        key: content::Digest,
+        (kind, key, facts): (&'static str, Digest, Facts),
         work: impl FnOnce(&State) -> Result<StepRecord, BuildError>,
     ) -> Result<(), BuildError> {
         let described = self.described(instruction);
-        let facts = || Facts::from([("instruction".to_owned(), described.clone())]);
-        let name = StepName { kind, described: &described, key, facts: &facts };
+        if self.foreseen.is_some() {
+            self.foresee(Ahead { kind, described, key: Some(key), facts, below: self.state.key, after: key });
+            return Ok(());
+        }
+        let name = StepName { kind, described: &described, key, facts: &|| facts.clone() };
         let done = self.builder.step(&self.recipe.name, &name, &mut self.state, &mut self.reports, work);
         done.map_err(|error| error.located(&instruction.span))
+    }
+
+    /// Goes on as if a step had been done.
+    fn foresee(&mut self, step: Ahead) {
+        let step = Ahead { key: step.key.filter(|_| self.known.key), ..step };
+        self.known.key &= step.key.is_some();
+        match step.key.and_then(|key| self.builder.kept(key)) {
+            Some(layers) => {
+                self.known.layers &= layers.iter().all(|layer| self.builder.layout.has_blob(layer.digest, layer.size));
+                self.state.layers.extend(layers);
+            }
+            None => self.known.layers = false,
+        }
+        self.state.key = step.after;
+        self.ahead.push(step);
+    }
+
+    /// Tells of a step that nothing can be said of before those are done that it needs.
+    pub(super) fn foresee_nothing(&mut self, kind: &'static str, instruction: &Instruction) {
+        let described = self.described(instruction);
+        let below = self.state.key;
+        self.foresee(Ahead { kind, described, key: None, facts: Facts::new(), below, after: below });
+    }
+
+    /// What differs between two builds of a step; `more` is only asked for what is not written down yet.
+    pub(super) fn facts(&self, version: &str, key: Digest, more: impl FnOnce() -> Facts) -> Facts {
+        if self.foreseen.is_none() && self.builder.has_inputs(key) {
+            return Facts::new();
+        }
+        let mut facts = self.builder.facts(version);
+        facts.extend(more());
+        facts
     }
 
     /// `WORKDIR`: the directory is made if it is not there.
@@ -224,12 +295,19 @@ impl<'b> StageBuild<'b> {
         self.config().config.working_dir = directory.to_string();
         let builder = self.builder;
         let user = self.config().config.user.clone();
+        if !self.known.layers && !user.is_empty() && !is_numeric(&user) {
+            self.foresee_nothing("workdir", instruction);
+            return Ok(());
+        }
         let owner = if user.is_empty() { Ids::default() } else { self.ids(&user, &instruction.span)? };
         let owners = format!("{}:{}", owner.uid, owner.gid);
-        let key = builder.key("workdir 1", &self.state).field("path", directory.as_bytes()).field("owner", owners);
+        let key = builder.key(WORKDIR, &self.state).field("path", directory.as_bytes()).field("owner", &owners);
         let key = key.finish();
+        let facts = self.facts(WORKDIR, key, || {
+            Facts::from([("directory".to_owned(), directory.to_string()), ("owner".to_owned(), owners)])
+        });
         let (image, made_by) = (&self.recipe.name, instruction.text.clone());
-        self.step(instruction, "workdir", key, |state| {
+        self.step(instruction, ("workdir", key, facts), |state| {
             let trees = builder.trees(&state.layers)?;
             let missing = missing_directories(&View::new(&trees), &directory, instruction)?;
             let layer = builder.layer(key, image, &made_by, Vec::new(), |layer| {
@@ -279,16 +357,17 @@ impl<'b> StageBuild<'b> {
         Accounts::read(&View::new(&trees))?.ids(&parsed).map_err(|error| wrong(error.to_string()))
     }
 
-    /// The layers that `--from` means.
-    pub(super) fn layers_from(&self, from: &str, span: &Span) -> Result<Vec<Layer>, BuildError> {
+    /// The layers that `--from` means, and whether they are known and at hand.
+    pub(super) fn layers_from(&self, from: &str, span: &Span) -> Result<(Vec<Layer>, bool), BuildError> {
         if let Some(stage) = stage_at(self.recipe.dockerfile, from, self.need.stage) {
             if let Some(stage) = self.stages.get(&stage) {
-                return Ok(stage.state.layers.clone());
+                return Ok((stage.state.layers.clone(), stage.known.layers));
             }
             let title = format!("the stage `{from}` is not known before the stage begins");
             return Err(BuildError::at(span, title, "name it without variables of the stage"));
         }
-        Ok(self.image(from, &self.recipe.platform, span)?.layers)
+        let (state, known) = self.image(from, &self.recipe.platform, span)?;
+        Ok((state.layers, known.layers))
     }
 
     /// Where files are taken from that are in these layers.
@@ -296,6 +375,11 @@ impl<'b> StageBuild<'b> {
         let trees = self.builder.trees(layers)?;
         Ok(Box::new(ImageShelf::new(trees, self.builder.sandbox.owners())?))
     }
+}
+
+/// Whether an account is given by its numbers, so that nobody needs to look into the image.
+pub(super) fn is_numeric(account: &str) -> bool {
+    account.split(':').all(|part| part.parse::<u32>().is_ok())
 }
 
 /// The directories that are missing on the way to one, and it, from the top.

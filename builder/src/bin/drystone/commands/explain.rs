@@ -77,7 +77,8 @@ pub fn sentence(reason: &Reason) -> String {
         Reason::New => "no build under this name had this step".to_owned(),
         Reason::Lost => "nothing changed, but the cache has its result no longer".to_owned(),
         Reason::NoCache => "--no-cache".to_owned(),
-        Reason::Unforeseen => "what a Dockerfile does is found out when it is built".to_owned(),
+        Reason::Unforeseen => "what it does depends on what a step before it makes, which would run".to_owned(),
+        Reason::Absent { base } => format!("`{base}`, which it is built on, is not here yet: a build pulls it"),
         Reason::Below { step } => format!("it is done over step {step}, which is another one than before"),
         Reason::Input { input, before, now } => match (before, now) {
             (Some(before), Some(now)) => changed(input, before, now),
