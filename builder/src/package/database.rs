@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, symlink};
+use std::os::unix::fs::{OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use debian::deb822::single_stanza;
@@ -54,7 +54,7 @@ impl Database<'_> {
         let names = self.register(packages, PackageState::Unpacked)?;
         self.file(POLICY.0, 0o755, POLICY.1)?;
         self.first_links()?;
-        fs::DirBuilder::new().recursive(true).mode(0o755).create(self.root.join(DATABASE).join("updates"))?;
+        self.directory(&format!("{DATABASE}/updates"))?;
         Ok(names)
     }
 
