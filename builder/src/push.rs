@@ -3,10 +3,12 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use content::Digest;
+use content::{Digest, FramedHasher};
 use oci::{Descriptor, MediaTypeExt as _, Reference, Registry, Repository};
-use registry_client::{Client, FileSource, ImagePush, Options, PushReport, Pushed, Pusher};
-use store::{Layout, StoreError};
+use registry_client::{
+    Client, FileSource, ImagePush, Options, PushReport, Pushed, Pusher, Remote, UploadNote, UploadNotes,
+};
+use store::{Layout, Note, StoreError};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 
@@ -73,6 +75,35 @@ pub enum PushError {
 /// A client that tells `observer` what it sends and gets.
 pub fn client(options: Options, observer: Arc<dyn Observer>) -> Result<Client, registry_client::Error> {
     Client::new(Options { events: Arc::new(Progress(observer)), ..options })
+}
+
+/// A layout as the place where it is kept how far its pushes have come.
+pub struct LayoutNotes(pub Arc<Layout>);
+
+struct LayoutNote(Note);
+
+impl UploadNotes for LayoutNotes {
+    fn take(&self, remote: &Remote, digest: Digest) -> Option<Box<dyn UploadNote>> {
+        let name = FramedHasher::new("upload")
+            .field("registry", remote.registry.as_str())
+            .field("repository", remote.repository.as_str())
+            .field("digest", digest.to_string());
+        Some(Box::new(LayoutNote(self.0.note(name.finish())?)))
+    }
+}
+
+impl UploadNote for LayoutNote {
+    fn read(&self) -> Option<String> {
+        self.0.read()
+    }
+
+    fn write(&self, address: &str) {
+        self.0.write(address);
+    }
+
+    fn remove(&self) {
+        self.0.clear();
+    }
 }
 
 struct Progress(Arc<dyn Observer>);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use oci::Registry;
 
-use crate::{Anonymous, Credentials, Events, Proxies, RetryPolicy, Secret, Silent};
+use crate::{Anonymous, Credentials, Events, Proxies, RetryPolicy, Secret, Silent, UploadNotes};
 
 /// How a client behaves.
 #[derive(Clone)]
@@ -36,6 +36,8 @@ pub struct Options {
     pub connections_per_host: usize,
     /// Larger blobs are sent in pieces of this size, so that a break costs no more than a piece.
     pub chunk_size: u64,
+    /// Who remembers uploads of larger blobs, so that the next process goes on with them.
+    pub notes: Option<Arc<dyn UploadNotes>>,
     /// How long nothing may move before a connection counts as broken.
     pub stall: Duration,
     /// Who wants to know how it goes.
@@ -57,6 +59,7 @@ impl Default for Options {
             retry: RetryPolicy::default(),
             connections_per_host: 8,
             chunk_size: 64 << 20,
+            notes: None,
             stall: Duration::from_secs(60),
             events: Arc::new(Silent),
         }

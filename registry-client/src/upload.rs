@@ -15,7 +15,7 @@ use crate::error::is_transient_status;
 use crate::reply::Reply;
 use crate::source::{self, BlobSource, Flow};
 use crate::transport::Call;
-use crate::{Client, Error, Event, Remote};
+use crate::{Client, Error, Event, Remote, UploadNote};
 
 /// The smallest piece that a registry wants.
 const MIN_CHUNK: HeaderName = HeaderName::from_static("oci-chunk-min-length");
@@ -136,10 +136,52 @@ impl Client {
 
 impl Upload<'_> {
     async fn run(&self) -> Result<Pushed, Error> {
-        let mut session = self.open().await?;
+        let note = self.note().await;
+        let pushed = self.send_noting(note.as_ref()).await?;
+        if let Some(note) = note {
+            note.tell(|note| note.remove()).await;
+        }
+        Ok(pushed)
+    }
+
+    /// The note about this upload, if it goes in pieces: what goes in one is sent again.
+    async fn note(&self) -> Option<NoteInUse> {
+        let notes = self.client.options().notes.clone()?;
+        if self.descriptor.size <= self.client.options().chunk_size {
+            return None;
+        }
+        let (remote, digest) = (self.remote.clone(), self.digest());
+        let taken = tokio::task::spawn_blocking(move || notes.take(&remote, digest)).await.ok()??;
+        Some(NoteInUse(Arc::from(taken)))
+    }
+
+    /// The upload of an earlier process, if the registry still knows it.
+    async fn taken_up(&self, note: &NoteInUse) -> Option<Session> {
+        let address = note.tell(|note| note.read()).await??;
+        let home = self.client.transport.url(&self.remote.registry, "/v2/").ok()?;
+        let url = self.client.transport.follow(&home, &address).ok()?;
+        let session = Session { url, offset: 0, min_chunk: 0, resumed: false };
+        let session = self.look_at(session, Call::once).await.ok()??;
+        tracing::debug!(digest = %self.digest(), offset = session.offset, "an earlier upload goes on");
+        Some(session)
+    }
+
+    async fn send_noting(&self, note: Option<&NoteInUse>) -> Result<Pushed, Error> {
+        let earlier = match note {
+            Some(note) => self.taken_up(note).await,
+            None => None,
+        };
+        let mut session = match earlier {
+            Some(session) => session,
+            None => self.open().await?,
+        };
         let mut backoff = Backoff::new(&self.client.options().retry);
         loop {
             let before = session.offset;
+            if let Some(note) = note {
+                let address = session.url.to_string();
+                note.tell(move |note| note.write(&address)).await;
+            }
             let stopped = match self.step(&mut session).await {
                 Ok(Step::Finished) => return Ok(Pushed::Uploaded),
                 Ok(Step::Further) => None,
@@ -288,9 +330,20 @@ impl Upload<'_> {
 
     /// Finds out where an interrupted upload stands. `None`: the blob is there after all (its last answer was lost).
     async fn reopen(&self, session: Session) -> Result<Option<Session>, Error> {
+        if let Some(session) = self.look_at(session, |call| call).await? {
+            return Ok(Some(session));
+        }
+        if self.client.head_blob(self.remote, self.descriptor).await? {
+            return Ok(None);
+        }
+        self.open().await.map(Some)
+    }
+
+    /// Where an upload stands, by the registry. `None` if it does not know it, or going on with it is in vain.
+    async fn look_at(&self, session: Session, how: impl FnOnce(Call) -> Call) -> Result<Option<Session>, Error> {
         let scope = Scope::of(&self.remote.repository, Access::Push);
         let call = Call::new(Method::GET, session.url.clone(), &self.remote.registry, scope);
-        let reply = self.client.send(call).await?;
+        let reply = self.client.send(how(call)).await?;
         if matches!(reply.status(), 200 | 202 | 204)
             && let Some(offset) = received(&reply)
             && offset <= self.descriptor.size
@@ -299,15 +352,22 @@ impl Upload<'_> {
             let url = self.location(&session.url, &reply)?.unwrap_or_else(|| session.url.clone());
             return Ok(Some(Session { url, offset, resumed: true, ..session }));
         }
-        drop(reply);
-        if self.client.head_blob(self.remote, self.descriptor).await? {
-            return Ok(None);
-        }
-        self.open().await.map(Some)
+        Ok(None)
     }
 
     fn location(&self, from: &Url, reply: &Reply) -> Result<Option<Url>, Error> {
         reply.header(LOCATION).map(|location| self.client.transport.follow(from, location)).transpose()
+    }
+}
+
+/// A note, which is read and written on threads that may wait.
+#[derive(Clone)]
+struct NoteInUse(Arc<dyn UploadNote>);
+
+impl NoteInUse {
+    async fn tell<T: Send + 'static>(&self, what: impl FnOnce(&dyn UploadNote) -> T + Send + 'static) -> Option<T> {
+        let note = Arc::clone(&self.0);
+        tokio::task::spawn_blocking(move || what(&*note)).await.ok()
     }
 }
 

@@ -7,6 +7,7 @@
 //! .store/lock           held while index.json changes
 //! .store/incoming/      unfinished blobs (see `scratch`)
 //! .store/partial/       the beginnings of blobs that were fetched (see `partial`)
+//! .store/sending/       what is known of pushes under way (see `note`)
 //! .store/uploads/       blobs that come in several requests (see `upload`)
 //! .store/leases/ .store/pending/ .store/sweep
 //!                       what must not be removed although nothing names it yet (see `lease`)

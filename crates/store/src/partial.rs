@@ -110,7 +110,8 @@ impl Layout {
     }
 }
 
-fn is_at(file: &File, path: &Path) -> bool {
+/// Whether an open file is still what lies at a path.
+pub(crate) fn is_at(file: &File, path: &Path) -> bool {
     let inode = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
     let ours = file.metadata().ok().filter(fs::Metadata::is_file).map(inode);
     ours.is_some() && ours == fs::symlink_metadata(path).ok().map(inode)

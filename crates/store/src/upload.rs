@@ -119,11 +119,13 @@ impl Layout {
         Ok(self.upload_files()?.len())
     }
 
-    /// Removes uploads, and beginnings of blobs that were fetched, which nobody has open and which have rested for longer
-    /// than `rest`. How many, and how large.
+    /// Removes uploads, beginnings of blobs that were fetched, and notes about pushes, which nobody has open and which have
+    /// rested for longer than `rest`. How many, and how large.
     pub fn remove_resting_uploads(&self, now: SystemTime, rest: Duration) -> Result<(usize, u64), StoreError> {
         let mut removed = (0, 0);
-        for path in self.upload_files()?.into_iter().chain(entries(&self.own("partial"))?) {
+        for path in
+            self.upload_files()?.into_iter().chain(entries(&self.own("partial"))?).chain(entries(&self.own("sending"))?)
+        {
             let Ok(file) = File::open(&path) else { continue };
             let Ok(metadata) = file.metadata() else { continue };
             let rested = metadata.modified().ok().and_then(|written| now.duration_since(written).ok());

@@ -57,6 +57,8 @@ pub(crate) enum Fault {
     Corrupt,
     /// Answer rightly, but the body has more bytes.
     Lengthen,
+    /// No fault: the next one is for the next request.
+    Pass,
     /// Answer with this.
     Body(Bytes),
     /// Do the right thing, but lose the answer.
@@ -116,7 +118,7 @@ async fn with_faults(request: Request, next: Next, log: Arc<Log>, faults: Faults
         position.and_then(|position| faults.remove(position)).map(|(_, _, fault)| fault)
     };
     match fault {
-        None => next.run(request).await,
+        None | Some(Fault::Pass) => next.run(request).await,
         Some(Fault::Status(status, headers)) => {
             // The body must be read, or the connection ends with it.
             let _ = axum::body::to_bytes(request.into_body(), 1 << 30).await;
@@ -142,7 +144,7 @@ async fn changed(response: Response, fault: &Fault) -> Response {
         Fault::Truncate(length) => bytes.truncate(*length),
         Fault::Corrupt => bytes[0] ^= 1,
         Fault::Lengthen => bytes.extend_from_slice(b"more"),
-        Fault::Status(..) | Fault::Body(_) | Fault::LoseAnswer => unreachable!(),
+        Fault::Status(..) | Fault::Body(_) | Fault::LoseAnswer | Fault::Pass => unreachable!(),
     }
     parts.headers.remove("content-length");
     Response::from_parts(parts, Body::from(bytes))

@@ -1,6 +1,8 @@
 //! Whole images to registries: indexes after what they list, blobs from where they are, what is said about images.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::Router;
@@ -9,9 +11,11 @@ use axum::extract::Request;
 use axum::middleware::{self, Next};
 use axum::response::Response;
 use bytes::Bytes;
+use content::Digest;
 use oci::{Descriptor, Index, Manifest, MediaType, Platform};
 use registry_client::{
-    BlobSource, BytesSource, Client, ImagePush, Options, Platforms, Pushed, Pusher, Remote, RemoteSource,
+    BlobSource, BytesSource, Client, ImagePush, Options, Platforms, Pushed, Pusher, Remote, RemoteSource, UploadNote,
+    UploadNotes,
 };
 use tokio::net::TcpListener;
 
@@ -175,4 +179,77 @@ async fn wrong_bytes_on_their_way_through_are_stored_nowhere() {
     let error = to.client().push_blob(&to.remote("b"), &descriptor, &source, None).await.unwrap_err();
     assert!(error.to_string().contains("DIGEST_INVALID"), "{error}");
     assert!(!to.layout.has_blob(descriptor.digest, descriptor.size));
+}
+
+/// Notes in memory, whoever asks.
+#[derive(Clone, Default)]
+struct Notes(Arc<Mutex<BTreeMap<(String, Digest), String>>>);
+
+struct OneNote(Notes, (String, Digest));
+
+impl UploadNotes for Notes {
+    fn take(&self, remote: &Remote, digest: Digest) -> Option<Box<dyn UploadNote>> {
+        Some(Box::new(OneNote(self.clone(), (remote.to_string(), digest))))
+    }
+}
+
+impl UploadNote for OneNote {
+    fn read(&self) -> Option<String> {
+        self.0.0.lock().unwrap().get(&self.1).cloned()
+    }
+
+    fn write(&self, address: &str) {
+        self.0.0.lock().unwrap().insert(self.1.clone(), address.to_owned());
+    }
+
+    fn remove(&self) {
+        self.0.0.lock().unwrap().remove(&self.1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_push_that_was_ended_sends_only_what_the_registry_has_not_got_of_a_blob() {
+    let bench = Bench::new().await;
+    let layer = noise(1_000_000, 3);
+    let notes = Notes::default();
+    let options = || Options { notes: Some(Arc::new(notes.clone())), chunk_size: 300_000, ..bench.options() };
+    let push = async || Pusher::new(Client::new(options()).unwrap()).push(image(&bench.address, "a", &[&layer])).await;
+    let taken = async || {
+        // Two pieces come; at the third the registry is of another mind, which ends a push.
+        bench.fault("PATCH", "uploads", Fault::Pass);
+        bench.fault("PATCH", "uploads", Fault::Pass);
+        bench.fault("PATCH", "uploads", Fault::Status(403, vec![]));
+        push().await.unwrap_err();
+        bench.log.clear();
+    };
+    taken().await;
+    assert_eq!(notes.0.lock().unwrap().len(), 1);
+    push().await.unwrap();
+    assert_eq!(bench.layout.read_small(digest(&layer), 1 << 30).unwrap(), layer);
+    let sent = *bench.log.sent.lock().unwrap();
+    assert!((400_000..401_000).contains(&sent), "{sent}");
+    assert!(notes.0.lock().unwrap().is_empty(), "what has ended is forgotten");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_note_about_an_upload_that_is_gone_or_elsewhere_does_no_harm() {
+    let other = Bench::new().await;
+    for (place, address) in [
+        "/v2/a/blobs/uploads/0123456789abcdef0123456789abcdef".to_owned(),
+        format!("http://{}/v2/a/blobs/uploads/0123456789abcdef0123456789abcdef", other.address),
+        "http://127.0.0.1:1/".to_owned(),
+        "no address at all: \u{0}".to_owned(),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let bench = Bench::new().await;
+        let layer = noise(500_000, place as u32);
+        let notes = Notes::default();
+        notes.0.lock().unwrap().insert((bench.remote("a").to_string(), digest(&layer)), address.clone());
+        let options = Options { notes: Some(Arc::new(notes.clone())), chunk_size: 200_000, ..bench.options() };
+        let push = image(&bench.address, "a", &[&layer]);
+        Pusher::new(Client::new(options).unwrap()).push(push).await.expect(&address);
+        assert_eq!(bench.layout.read_small(digest(&layer), 1 << 30).unwrap(), layer, "{address}");
+    }
 }

@@ -500,7 +500,8 @@ fn agents(given: &[String]) -> Result<BTreeMap<String, PathBuf>, Failure> {
 fn push(request: &Request<'_>, place: &Workplace, names: &[Named]) -> Result<PushTotals, Failure> {
     let outgoing: Vec<Outgoing> =
         names.iter().map(|(name, manifest)| Outgoing { target: name.clone(), manifest: manifest.clone() }).collect();
-    let options = registries::options_with_kept_credentials(request.registry)?;
+    let mut options = registries::options_with_kept_credentials(request.registry)?;
+    options.notes = Some(Arc::new(push::LayoutNotes(Arc::clone(&place.layout))));
     let client = push::client(options, Arc::clone(&place.observer))?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::of)?;
     let done = runtime.block_on(async {

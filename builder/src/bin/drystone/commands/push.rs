@@ -1,8 +1,9 @@
 //! `drystone push`: what the layout holds to a registry.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use drystone::push::{self, Outgoing, PushTotals};
+use drystone::push::{self, LayoutNotes, Outgoing, PushTotals};
 use oci::Reference;
 use serde::Serialize;
 use store::Layout;
@@ -35,13 +36,15 @@ struct Totals {
 /// Runs the command.
 pub fn run(arguments: &Push, output: Output) -> Result<(), Failure> {
     let started = Instant::now();
-    let layout = Layout::open(&arguments.layout.layout)?;
+    let layout = Arc::new(Layout::open(&arguments.layout.layout)?);
     let outgoing = chosen(&layout, arguments)?;
     if arguments.offline {
         registries::must_be_here(outgoing.iter().map(|image| image.target.registry()))?;
     }
     let observer = progress::observer(output);
-    let client = push::client(registries::options_with_kept_credentials(&arguments.registry)?, observer.clone())?;
+    let mut options = registries::options_with_kept_credentials(&arguments.registry)?;
+    options.notes = Some(Arc::new(LayoutNotes(Arc::clone(&layout))));
+    let client = push::client(options, observer.clone())?;
     let totals = online::run(push::push(&client, &layout, &outgoing, observer.as_ref()))?;
     finish(arguments, output, &outgoing, totals, started.elapsed())
 }
