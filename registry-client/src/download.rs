@@ -63,7 +63,7 @@ impl Client {
         writer: W,
     ) -> Result<W, Error> {
         let writer = HashingWriter::with(descriptor.digest.algorithm(), writer);
-        let (outcome, writer) = Download::new(self, remote, descriptor).into_writer(writer).await?;
+        let (outcome, writer) = Download::new(self, remote, descriptor).fetch_into(writer).await?;
         outcome.map(|()| writer)
     }
 }
@@ -103,7 +103,7 @@ impl<'a> Download<'a> {
 
     /// Fetches the blob into a writer, which may have its beginning, and gives the writer back, with what came of it: the
     /// last byte was verified, or it must be thrown away.
-    pub(crate) async fn into_writer<W: Write + Send + 'static>(
+    pub(crate) async fn fetch_into<W: Write + Send + 'static>(
         &self,
         writer: HashingWriter<W>,
     ) -> Result<(Result<(), Error>, W), Error> {

@@ -179,7 +179,7 @@ impl Download<'_> {
                 Some((hash, size)) => HashingWriter::resumed(writer, hash, size),
                 None => HashingWriter::with(digest.algorithm(), writer),
             };
-            let (outcome, writer) = self.into_writer(writer).await?;
+            let (outcome, writer) = self.fetch_into(writer).await?;
             let Err(error) = outcome else {
                 waiting(move || writer.commit()).await.map_err(failed)?;
                 return Ok(if known > 0 { Pulled::Continued { known } } else { Pulled::Fetched });
