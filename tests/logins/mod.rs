@@ -228,7 +228,9 @@ fn an_authority_of_ones_own_is_trusted_when_it_is_named() {
     let push = |more: &[&str]| world.push(&[&secure, more].concat());
     push(&[]).failure(1, &["got no answer", "--registry-ca FILE"]);
     push(&["--registry-ca", &ca]).failure(1, &["got no answer"]);
-    push(&["--registry-ca", &key, "--registry-cert", &certificate]).failure(1, &["the HTTP client cannot be set up"]);
+    push(&["--registry-ca", &key]).failure(2, &["client.key` has no certificate"]);
+    let lonely = ["--registry-ca", &ca, "--registry-cert", &certificate];
+    push(&lonely).failure(1, &["certificate and its key cannot be used", "--registry-key"]);
     push(&["--registry-ca", "missing.pem"]).failure(2, &["`missing.pem` cannot be used"]);
     let trusted = ["--registry-ca", &ca, "--registry-cert", &certificate, "--registry-key", &key];
     push(&trusted).success();
