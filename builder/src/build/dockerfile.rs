@@ -128,7 +128,7 @@ impl Builder<'_> {
     /// The directory of an image with a Dockerfile.
     fn context_of(&self, image: &spec::Image) -> Result<Context, BuildError> {
         let directory = self.options.family.join(&image.directory);
-        Ok(Context::of_dockerfile(&directory.join(DOCKERFILE), &directory)?)
+        Context::of_dockerfile(&directory.join(DOCKERFILE), &directory)
     }
 
     /// Says of a command that failed where all of its output is.
