@@ -108,7 +108,12 @@ fn a_context_may_be_a_tar_or_nothing_but_a_dockerfile() {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     };
     piped("piped", &tar);
-    for name in ["packed", "piped"] {
+    // More than is read to find out what it is.
+    let long = bench.at("context.tar");
+    run(Command::new("tar").args(["-cf", long.to_str().unwrap(), "-C", "context", "."]).current_dir(bench.at("")))
+        .success();
+    piped("long", &long);
+    for name in ["packed", "piped", "long"] {
         assert_eq!(bench.manifest("plain"), bench.manifest(name), "{name}");
     }
     fs::write(bench.at("lone"), "FROM base\nENV LONE=yes\n").unwrap();

@@ -277,6 +277,8 @@ impl ContextSource {
                 })?;
                 return Ok(Self::Text(text));
             }
+            // What unpacks it locks it itself.
+            drop(stdin);
             return Self::unpack("standard input", std::io::Cursor::new(head).chain(std::io::stdin()), place);
         }
         if let Some(address) = repository(context)? {
