@@ -508,7 +508,7 @@ pub struct OutputArgs {
     /// `oci` is a layout in a directory; `oci-archive` and `docker-archive` are one file, or with dest=- standard output.
     /// What the images stand on is written in its own right only if it was asked for too. `docker load` and `podman
     /// load` read a docker-archive.
-    #[arg(long = "output", value_name = "type=oci|oci-archive|docker-archive,dest=PATH")]
+    #[arg(short = 'o', long = "output", value_name = "type=oci|oci-archive|docker-archive,dest=PATH")]
     pub destinations: Vec<Destination>,
 }
 
