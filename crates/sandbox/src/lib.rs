@@ -27,6 +27,7 @@ mod filter;
 mod helpers;
 mod job;
 mod machine;
+mod memory;
 mod mounts;
 mod notify;
 mod obstacle;
@@ -43,6 +44,7 @@ mod wire;
 
 pub use enter::{CannotRun, EnterError, Sandbox, enter};
 pub use job::{Hidden, Job, Mount, MountSource, Network, Outcome, Stdin, User};
+pub use memory::share_arenas;
 pub use obstacle::Obstacle;
 pub use probe::{RungReport, probe};
 pub use run::RunError;

@@ -24,6 +24,7 @@ use crate::args::{Arguments, Command};
 use crate::failure::Failure;
 
 fn main() -> ExitCode {
+    sandbox::share_arenas();
     let arguments = Arguments::parse();
     let color = arguments.output.color;
     match run(arguments) {
