@@ -8,6 +8,7 @@
 //! - [`mounts`]: what commands see
 //! - `build/dockerfile.rs` does it, step by step
 
+pub mod bases;
 pub mod context;
 pub mod git;
 pub mod image_shelf;
@@ -61,19 +62,24 @@ pub struct Recipe<'a> {
 impl Recipe<'_> {
     /// The arguments that every build has.
     pub fn platform_arguments(&self) -> Vec<(String, String)> {
-        let Platform { os, architecture, variant, .. } = &self.platform;
-        let variant = variant.clone().unwrap_or_default();
-        let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
-        vec![
-            pair("BUILDPLATFORM", "linux/amd64"),
-            pair("BUILDOS", "linux"),
-            pair("BUILDARCH", "amd64"),
-            pair("BUILDVARIANT", ""),
-            pair("TARGETPLATFORM", &self.platform.to_string()),
-            pair("TARGETOS", os),
-            pair("TARGETARCH", architecture),
-            pair("TARGETVARIANT", &variant),
-            pair("TARGETSTAGE", self.target.as_deref().unwrap_or("default")),
-        ]
+        platform_arguments(&self.platform, self.target.as_deref())
     }
+}
+
+/// The arguments that every build of a stage for a platform has.
+fn platform_arguments(platform: &Platform, target: Option<&str>) -> Vec<(String, String)> {
+    let Platform { os, architecture, variant, .. } = platform;
+    let variant = variant.clone().unwrap_or_default();
+    let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    vec![
+        pair("BUILDPLATFORM", "linux/amd64"),
+        pair("BUILDOS", "linux"),
+        pair("BUILDARCH", "amd64"),
+        pair("BUILDVARIANT", ""),
+        pair("TARGETPLATFORM", &platform.to_string()),
+        pair("TARGETOS", os),
+        pair("TARGETARCH", architecture),
+        pair("TARGETVARIANT", &variant),
+        pair("TARGETSTAGE", target.unwrap_or("default")),
+    ]
 }

@@ -61,6 +61,28 @@ fn what_cannot_be_among_them_is_said_at_its_place() {
     bench.build(&[]).failure(2, &["middle/Dockerfile:2:1", "RUNN"]);
 }
 
+#[test]
+fn a_lock_has_what_dockerfiles_are_built_on_and_take_files_from() {
+    let bench = super::with_base();
+    bench
+        .spec("family.yaml", "drystone: 1\nregistry: localhost:5100\ntag: v1\n")
+        .spec("own/Dockerfile", "FROM localhost/base:latest\nCMD [\"x\"]\n")
+        .spec("taker/Dockerfile", "FROM own AS made\nFROM scratch\nCOPY --from=base /bin/busybox /busybox\n");
+    let locked = bench.lock(&[]).success();
+    assert!(
+        locked.stdout.contains("localhost/base:latest") && !locked.stdout.contains("parent own"),
+        "{}",
+        locked.stdout
+    );
+    let text = bench.lock_text();
+    let parents: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("parent ")?.split(' ').next()).collect();
+    assert_eq!(parents, ["base", "localhost/base:latest"]);
+    bench.build(&["--locked"]).success();
+    bench.lock(&["--locked"]).success();
+    bench.spec("own/Dockerfile", "FROM localhost/other:latest\n");
+    bench.lock(&["--locked"]).failure(1, &["own/Dockerfile:1:6", "localhost/other:latest"]);
+}
+
 /// The steps that would run for an image, as `image kind: reasons`.
 fn would_run(bench: &Bench, image: &str) -> Vec<String> {
     let explained = run(bench.drystone().args(["explain", "family", image, "--format", "json"])).success().stdout;

@@ -35,6 +35,19 @@ pub struct Need {
     pub origin: Origin,
     /// The stages that must be there first, by their places in the Dockerfile.
     pub stages: Vec<usize>,
+    /// The images that it is built on or takes files from.
+    pub images: Vec<NeededImage>,
+}
+
+/// An image that a stage needs.
+#[derive(Clone, Debug)]
+pub struct NeededImage {
+    /// As the Dockerfile has it, with variables in place.
+    pub name: String,
+    /// For which machine.
+    pub platform: Platform,
+    /// Where it is asked for.
+    pub span: Span,
 }
 
 /// The name that means nothing.
@@ -84,6 +97,7 @@ fn need(dockerfile: &Dockerfile, place: usize, arguments: &Arguments, platform: 
         let title = format!("`{}` is empty once its variables are in place", stage.from.value);
         return Err(BuildError::at(&stage.from.span, title, "give the ARG before FROM a default, or use --build-arg"));
     }
+    let target = platform;
     let platform = match &stage.platform {
         None => platform.clone(),
         Some(written) => {
@@ -100,6 +114,10 @@ fn need(dockerfile: &Dockerfile, place: usize, arguments: &Arguments, platform: 
         Origin::Stage(stage) => vec![*stage],
         Origin::Scratch | Origin::Image { .. } => Vec::new(),
     };
+    let mut images = Vec::new();
+    if let Origin::Image { name, platform } = &origin {
+        images.push(NeededImage { name: name.clone(), platform: platform.clone(), span: stage.from.span.clone() });
+    }
     for instruction in &stage.instructions {
         for reference in references(instruction, global)? {
             if stage_at(dockerfile, &reference, place + 1) == Some(place) {
@@ -109,12 +127,18 @@ fn need(dockerfile: &Dockerfile, place: usize, arguments: &Arguments, platform: 
                 );
                 return Err(BuildError::Spec(diagnostic.help("`--from` names an earlier stage, or an image").into()));
             }
-            stages.extend(stage_at(dockerfile, &reference, place));
+            match stage_at(dockerfile, &reference, place) {
+                Some(stage) => stages.push(stage),
+                None => {
+                    let (platform, span) = (target.clone(), instruction.span.clone());
+                    images.push(NeededImage { name: reference, platform, span });
+                }
+            }
         }
     }
     stages.sort_unstable();
     stages.dedup();
-    Ok(Need { stage: place, origin, stages })
+    Ok(Need { stage: place, origin, stages, images })
 }
 
 /// The last stage of that name among the first `count`.

@@ -1,5 +1,6 @@
 //! `drystone lock`: every input of a family by digest.
 
+use drystone::dockerfile;
 use drystone::lock::changes::Changes;
 use drystone::lock::file::Conflicts;
 use serde::Serialize;
@@ -47,7 +48,11 @@ pub fn run(arguments: &args::Lock, output: Output) -> Result<(), Failure> {
         fetches: true,
     };
     let tools = Tools { cache: &cache, fetcher: &fetcher, layout: Some(&layout) };
-    let decided = locking::decide(&question, &tools, &mut bases)?;
+    let mut decided = locking::decide(&question, &tools, &mut bases)?;
+    for decision in &decided.plans {
+        dockerfile::bases::find(&decision.plan, &bases)?;
+    }
+    decided.note(&bases);
     if arguments.locked {
         decided.must_be_locked()?;
     } else {
