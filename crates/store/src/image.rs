@@ -84,7 +84,7 @@ impl Layout {
 
 #[cfg(test)]
 mod tests {
-    use oci::{Index, MediaType, Platform};
+    use oci::{Index, MediaType};
 
     use super::*;
 
@@ -119,7 +119,25 @@ mod tests {
         assert_eq!(images[0].1.as_ref().unwrap().config.config.labels["name"], "a");
         assert!(images[1].1.as_ref().unwrap_err().is_missing());
         assert_eq!(images[2].1.as_ref().unwrap().config.config.labels["name"], "c");
-        assert!(layout.image_at(&references[0].0, &platform).unwrap().is_some());
-        assert!(layout.image_at(&name("localhost:5100/absent:t"), &platform).unwrap().is_none());
+        let usual = Platform::linux("amd64");
+        assert!(layout.image_at(&references[0].0, &usual).unwrap().is_some());
+        assert!(layout.image_at(&name("localhost:5100/absent:t"), &usual).unwrap().is_none());
+    }
+
+    #[test]
+    fn of_an_index_the_image_for_the_platform_is_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let layout = Layout::open_or_create(directory.path()).unwrap();
+        let (here, there) = (Platform::linux("amd64"), Platform::linux("arm64"));
+        let entry = |name: &str, platform: &Platform| put_image(&layout, name).with_platform(platform.clone());
+        let index = Index::new(vec![entry("a", &here), entry("b", &there)]).to_bytes();
+        layout.put_bytes(&index).unwrap();
+        let name: Reference = "localhost:5100/both:t".parse().unwrap();
+        layout.set_references(&[(name.clone(), Descriptor::of(MediaType::ImageIndex, &index))]).unwrap();
+        let label = |platform: &Platform| {
+            layout.image_at(&name, platform).unwrap().map(|image| image.config.config.labels["name"].clone())
+        };
+        assert_eq!((label(&here).as_deref(), label(&there).as_deref()), (Some("a"), Some("b")));
+        assert_eq!(label(&Platform::linux("riscv64")), None);
     }
 }
