@@ -5,5 +5,6 @@ pub mod bytecode;
 pub mod commands;
 pub mod configure;
 pub mod files;
+mod keystore;
 pub mod mounts;
 pub mod packages;

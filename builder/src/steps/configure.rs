@@ -25,9 +25,10 @@ use crate::plan::LockedPackage;
 use crate::python::Compiling;
 use crate::steps::bytecode;
 use crate::steps::commands::{Invocation, Runner};
+use crate::steps::keystore;
 
 /// Counts versions of what this module does; part of the step's key.
-pub const VERSION: &str = "configure 4";
+pub const VERSION: &str = "configure 5";
 
 /// How dpkg is called: the sandbox does not wait for the disk anyway.
 const DPKG_RUN: &str = "dpkg --force-unsafe-io";
@@ -35,6 +36,8 @@ const DPKG_RUN: &str = "dpkg --force-unsafe-io";
 const PREINST_FAILED: &str = "drystone: preinst failed: ";
 /// What dpkg prints before the name of a package that it could not configure.
 const CONFIGURE_FAILED: &str = "dpkg: error processing package ";
+/// The largest file that scripts left and that is read to be written in another way.
+const LARGEST_REWRITTEN: u64 = 16 << 20;
 
 /// Packages whose scripts have not run.
 pub struct Waiting<'a> {
@@ -99,6 +102,7 @@ pub fn run(
         bytecode::remove(upper, laid)?;
     }
     scrub_accounts(upper, epoch)?;
+    scrub_keystore(upper, epoch)?;
     Ok(())
 }
 
@@ -244,15 +248,33 @@ fn named_in(line: &str) -> Option<String> {
 }
 
 /// Passwords' dates in `/etc/shadow` become those of the image; most programs honour `SOURCE_DATE_EPOCH`, not all.
+fn scrub_accounts(upper: &TreeDir, epoch: i64) -> io::Result<()> {
+    let day = (epoch / 86400).to_string();
+    rewrite(upper, "etc/shadow", |bytes| {
+        let text = std::str::from_utf8(bytes).ok()?;
+        let lines: String = text.split_inclusive('\n').map(|line| with_day(line, &day)).collect();
+        Some(lines.into_bytes())
+    })
+}
+
+/// Java's certificates become as old as the image; the program that imports them takes the time of the machine.
+fn scrub_keystore(upper: &TreeDir, epoch: i64) -> io::Result<()> {
+    rewrite(upper, "etc/ssl/certs/java/cacerts", |store| keystore::dated(store, epoch))
+}
+
+/// Replaces the content of a file that scripts left, if there is one; `None` leaves it.
 ///
 /// A script may have put a link there, to a file of this machine: the view follows none, and a file is what it takes.
-fn scrub_accounts(upper: &TreeDir, epoch: i64) -> io::Result<()> {
-    let left = View::new(std::slice::from_ref(upper)).lookup(&path_of("etc/shadow")?)?;
-    let Some(shadow) = left.filter(|found| found.metadata.is_file()) else { return Ok(()) };
-    let Ok(text) = String::from_utf8(fs::read(&shadow.path)?) else { return Ok(()) };
-    let day = (epoch / 86400).to_string();
-    let scrubbed: String = text.split_inclusive('\n').map(|line| with_day(line, &day)).collect();
-    if scrubbed == text { Ok(()) } else { fs::write(shadow.path, scrubbed) }
+fn rewrite(upper: &TreeDir, path: &str, rewritten: impl FnOnce(&[u8]) -> Option<Vec<u8>>) -> io::Result<()> {
+    let left = View::new(std::slice::from_ref(upper)).lookup(&path_of(path)?)?;
+    let Some(file) = left.filter(|found| found.metadata.is_file() && found.metadata.len() <= LARGEST_REWRITTEN) else {
+        return Ok(());
+    };
+    let content = fs::read(&file.path)?;
+    match rewritten(&content).filter(|new| *new != content) {
+        Some(new) => fs::write(file.path, new),
+        None => Ok(()),
+    }
 }
 
 /// Replaces the third field of a line of shadow(5) unless it is empty or 0, which mean something.
