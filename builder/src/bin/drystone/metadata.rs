@@ -22,7 +22,9 @@ struct Metadata<'a> {
 struct ImageMetadata<'a> {
     name: String,
     reference: String,
-    platform: String,
+    /// Which of several platforms it is for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    platform: Option<String>,
     digest: Digest,
     /// That of the index which the name stands for, if there are several platforms.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -84,12 +86,13 @@ pub fn write(
 
 fn image<'a>(image: &'a BuiltImage, named: &[Finished]) -> ImageMetadata<'a> {
     let named = named.iter().find(|named| named.reference == image.reference).map(|named| named.manifest.digest);
+    let index = named.filter(|named| *named != image.manifest.digest);
     ImageMetadata {
         name: image.name.to_string(),
         reference: image.reference.to_string(),
-        platform: image.platform().to_string(),
+        platform: index.map(|_| image.platform().to_string()),
         digest: image.manifest.digest,
-        index: named.filter(|named| *named != image.manifest.digest),
+        index,
         config_digest: image.config_digest,
         size: image.stored_size(),
         virtual_size: image.virtual_size(),
