@@ -79,6 +79,14 @@ fn a_lock_has_what_dockerfiles_are_built_on_and_take_files_from() {
     assert_eq!(parents, ["base", "localhost/base:latest"]);
     bench.build(&["--locked"]).success();
     bench.lock(&["--locked"]).success();
+    // They travel with the family.
+    run(bench.drystone().args(["bundle", "save", "family.tar", "family", "--with-sources"])).success();
+    let there = ["--layout", "there/oci", "--cache-dir", "there/cache"];
+    run(bench.drystone().args(["bundle", "load", "family.tar", "there/family"]).args(there)).success();
+    let rebuilt =
+        run(bench.drystone().args(["build", "there/family", "--offline", "--locked", "--no-cache"]).args(there));
+    let digests = bench.digests();
+    assert!(rebuilt.success().stdout.lines().all(|line| digests.contains(line)), "{digests}");
     bench.spec("own/Dockerfile", "FROM localhost/other:latest\n");
     bench.lock(&["--locked"]).failure(1, &["own/Dockerfile:1:6", "localhost/other:latest"]);
 }

@@ -1,6 +1,6 @@
 //! `drystone bundle`: a family in one file.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Read};
@@ -11,6 +11,7 @@ use drystone::apt::archive::Archives;
 use drystone::apt::copy::SourceFile;
 use drystone::archive::Named;
 use drystone::bundle::{self, Address, Bundle, BundleError, Contents, Destination, Saved};
+use drystone::dockerfile;
 use drystone::events::{Event, Observer};
 use drystone::lock::files::pinned;
 use drystone::plan::{LockedPackage, PlannedImage};
@@ -94,12 +95,13 @@ fn images(planned: &Planned<'_>, layout: &Layout) -> Result<Vec<Named>, Failure>
             None if image.image.build_only => {}
             None => return Err(Failure::of_bundle(BundleError::NotBuilt(Box::new(reference.clone())))),
         }
-        if let Some(base) = &image.base {
-            let is_base = |entry: &oci::Descriptor| [base.digest, base.manifest.digest].contains(&entry.digest);
-            let named = layout.references()?.into_iter().filter(|(_, entry)| is_base(entry));
-            images.extend(named.map(|(name, manifest)| (name, without_name(manifest))));
-        }
     }
+    for decision in planned.plans {
+        dockerfile::bases::find(&decision.plan, planned.bases)?;
+    }
+    let bases: BTreeSet<_> = planned.bases.all().iter().flat_map(|base| [base.digest, base.manifest.digest]).collect();
+    let named = layout.references()?.into_iter().filter(|(_, entry)| bases.contains(&entry.digest));
+    images.extend(named.map(|(name, manifest)| (name, without_name(manifest))));
     let all = referrers::all(layout)?;
     let about = images.iter().flat_map(|(_, manifest)| referrers::of(&all, manifest.digest));
     let statements: Vec<Named> =
