@@ -1,5 +1,7 @@
 //! Which platforms images are built for, and what Debian calls them.
 
+use std::collections::BTreeSet;
+
 use oci::Platform;
 use spec::{Family, Image};
 
@@ -12,18 +14,15 @@ pub fn usual() -> Platform {
 /// The platforms that a family's images name, in the order in which they first do; the usual one if they name none.
 /// `wanted` says which images count.
 pub fn of_family(family: &Family, wanted: &dyn Fn(&str) -> bool) -> Vec<Platform> {
-    let mut found: Vec<Platform> = Vec::new();
-    for image in family.images.iter().filter(|image| wanted(image.name.as_str())) {
-        for platform in of_image(image) {
-            if !found.contains(&platform) {
-                found.push(platform);
-            }
-        }
-    }
-    match found.is_empty() {
-        true => vec![usual()],
-        false => found,
-    }
+    let images = family.images.iter().filter(|image| wanted(image.name.as_str()));
+    each_once(images.flat_map(of_image))
+}
+
+/// These platforms, each where it first stands; the usual one if there are none.
+pub fn each_once(platforms: impl IntoIterator<Item = Platform>) -> Vec<Platform> {
+    let mut seen = BTreeSet::new();
+    let found: Vec<Platform> = platforms.into_iter().filter(|platform| seen.insert(platform.clone())).collect();
+    if found.is_empty() { vec![usual()] } else { found }
 }
 
 /// The platforms that an image names; the usual one if it names none.

@@ -77,8 +77,17 @@ pub fn client(options: Options, observer: Arc<dyn Observer>) -> Result<Client, r
     Client::new(Options { events: Arc::new(Progress(observer)), ..options })
 }
 
+/// The same for pushes from a layout, in which it is kept how far they have come: the next process goes on there.
+pub fn client_of(
+    layout: &Arc<Layout>,
+    options: Options,
+    observer: Arc<dyn Observer>,
+) -> Result<Client, registry_client::Error> {
+    client(Options { notes: Some(Arc::new(LayoutNotes(Arc::clone(layout)))), ..options }, observer)
+}
+
 /// A layout as the place where it is kept how far its pushes have come.
-pub struct LayoutNotes(pub Arc<Layout>);
+struct LayoutNotes(Arc<Layout>);
 
 struct LayoutNote(Note);
 

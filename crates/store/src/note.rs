@@ -6,12 +6,12 @@
 //!
 //! A text that a kill has cut in two is as good as none: whoever reads it has to ask the registry anyway.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::Read;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
-use crate::partial::is_at;
+use crate::partial::{is_at, open_alone};
 use crate::{CacheKey, Layout};
 
 /// The longest text that is read.
@@ -29,17 +29,8 @@ impl Layout {
         let directory = self.own("sending");
         fs::create_dir_all(&directory).ok()?;
         let path = directory.join(name.hex());
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits() as i32)
-            .open(&path)
-            .ok()?;
-        file.try_lock().ok()?;
-        is_at(&file, &path).then_some(Note { file, path })
+        let file = open_alone(&path)?;
+        Some(Note { file, path })
     }
 }
 

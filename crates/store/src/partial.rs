@@ -89,25 +89,29 @@ impl Layout {
         let directory = self.own("partial");
         fs::create_dir_all(&directory).ok()?;
         let path = directory.join(digest.hex());
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits() as i32)
-            .open(&path)
-            .ok()?;
-        file.try_lock().ok()?;
-        // Who had the lock before us may have made it a blob, which nobody may write to.
-        if !is_at(&file, &path) {
-            return None;
-        }
+        let mut file = open_alone(&path)?;
         let (hash, size) = hash_so_far(&mut file).ok()?;
         let file = HashingWriter::resumed(file, hash, size);
         let (blobs, lease) = (self.blobs(), self.current_lease());
         Some(PartialBlob { file, digest, path, blobs, lease, failed: false })
     }
+}
+
+/// Opens a file for this process alone, and makes it if need be; a link is not followed. `None` if another one has it, or
+/// it cannot be had.
+pub(crate) fn open_alone(path: &Path) -> Option<File> {
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits() as i32)
+        .open(path)
+        .ok()?;
+    file.try_lock().ok()?;
+    // Who had the lock before us may have removed it, or made it a blob, which nobody may write to.
+    is_at(&file, path).then_some(file)
 }
 
 /// Whether an open file is still what lies at a path.

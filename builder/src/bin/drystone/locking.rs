@@ -98,9 +98,7 @@ impl<'a> Question<'a> {
             let text = format!("--platform {nowhere}: no image is for it; the specs have {}", known.join(", "));
             return Err(Failure::Usage(text));
         }
-        let mut seen = BTreeSet::new();
-        platforms.retain(|platform| seen.insert(platform.clone()));
-        Ok(platforms)
+        Ok(platform::each_once(platforms))
     }
 
     fn lock_path(&self) -> PathBuf {

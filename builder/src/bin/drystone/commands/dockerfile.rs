@@ -16,7 +16,7 @@ use drystone::load::{DOCKERFILE, FAMILY_FILE};
 use drystone::platform;
 use drystone::push::{self, Outgoing, PushTotals};
 use drystone::remote::Elsewhere;
-use oci::{Descriptor, Platform, Reference};
+use oci::{Descriptor, Reference};
 use sandbox::Network;
 use spec::dockerfile::{Dockerfile, parse};
 use spec::{Diagnostics, ImageName, SourceFile, lint};
@@ -106,7 +106,7 @@ pub fn run(request: &Request<'_>, output: Output) -> Result<Finished, Failure> {
     if offline && request.dockerfile.push {
         registries::must_be_here(tags.iter().map(Reference::registry))?;
     }
-    let platforms = platforms(&request.build.platform);
+    let platforms = platform::each_once(request.build.platform.iter().cloned());
     let place = Workplace::open(request.build, output)?;
     let inputs = Inputs::read(request, &place)?;
     check(&inputs.dockerfile)?;
@@ -434,17 +434,6 @@ fn by_digest(reference: &Reference, manifest: &Descriptor) -> Reference {
     reference.clone().with_tag(None).with_digest(Some(manifest.digest))
 }
 
-/// The platforms to build for, each once.
-fn platforms(given: &[Platform]) -> Vec<Platform> {
-    let mut platforms: Vec<Platform> = Vec::with_capacity(given.len().max(1));
-    for platform in given {
-        if !platforms.contains(platform) {
-            platforms.push(platform.clone());
-        }
-    }
-    if platforms.is_empty() { vec![platform::usual()] } else { platforms }
-}
-
 /// Values for `ARG`: `NAME=VALUE`, or `NAME` for what the environment says.
 fn arguments(given: &[String]) -> BTreeMap<String, String> {
     let mut arguments = BTreeMap::new();
@@ -502,9 +491,8 @@ fn agents(given: &[String]) -> Result<BTreeMap<String, PathBuf>, Failure> {
 fn push(request: &Request<'_>, place: &Workplace, names: &[Named]) -> Result<PushTotals, Failure> {
     let outgoing: Vec<Outgoing> =
         names.iter().map(|(name, manifest)| Outgoing { target: name.clone(), manifest: manifest.clone() }).collect();
-    let mut options = registries::options_with_kept_credentials(request.registry)?;
-    options.notes = Some(Arc::new(push::LayoutNotes(Arc::clone(&place.layout))));
-    let client = push::client(options, Arc::clone(&place.observer))?;
+    let options = registries::options_with_kept_credentials(request.registry)?;
+    let client = push::client_of(&place.layout, options, Arc::clone(&place.observer))?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::of)?;
     let done = runtime.block_on(async {
         tokio::select! {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use drystone::push::{self, LayoutNotes, Outgoing, PushTotals};
+use drystone::push::{self, Outgoing, PushTotals};
 use oci::Reference;
 use serde::Serialize;
 use store::Layout;
@@ -42,9 +42,8 @@ pub fn run(arguments: &Push, output: Output) -> Result<(), Failure> {
         registries::must_be_here(outgoing.iter().map(|image| image.target.registry()))?;
     }
     let observer = progress::observer(output);
-    let mut options = registries::options_with_kept_credentials(&arguments.registry)?;
-    options.notes = Some(Arc::new(LayoutNotes(Arc::clone(&layout))));
-    let client = push::client(options, observer.clone())?;
+    let options = registries::options_with_kept_credentials(&arguments.registry)?;
+    let client = push::client_of(&layout, options, observer.clone())?;
     let totals = online::run(push::push(&client, &layout, &outgoing, observer.as_ref()))?;
     finish(arguments, output, &outgoing, totals, started.elapsed())
 }

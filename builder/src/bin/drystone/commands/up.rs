@@ -8,7 +8,7 @@ use std::time::Duration;
 use drystone::build::Finished;
 use drystone::events::Event;
 use drystone::listing;
-use drystone::push::{self, LayoutNotes, Outgoing, PushError, PushTotals};
+use drystone::push::{self, Outgoing, PushError, PushTotals};
 use oci::Registry;
 use registry_client::Client;
 use registry_server::Options;
@@ -144,9 +144,8 @@ async fn start(arguments: &Up, surroundings: &Surroundings<'_>) -> Result<(Clien
         let text = format!("the embedded registry serves {} at {}", layout.root().display(), embedded.address);
         observer.observe(Event::Note(&text));
     }
-    let mut options = registries::options_with_kept_credentials(&arguments.registry)?;
-    options.notes = Some(Arc::new(LayoutNotes(Arc::clone(layout))));
-    let client = push::client(options, Arc::clone(observer))?;
+    let options = registries::options_with_kept_credentials(&arguments.registry)?;
+    let client = push::client_of(layout, options, Arc::clone(observer))?;
     match client.ping(registry).await {
         Ok(()) => Ok((client, embedded)),
         Err(error) => {
