@@ -65,6 +65,15 @@ impl Base {
     }
 }
 
+/// What a lock says that a name stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pin {
+    /// A manifest, or an index that leads to it.
+    pub digest: Digest,
+    /// Bytes of the layers as they are stored, if the lock says so.
+    pub size: Option<u64>,
+}
+
 /// How far a base may be looked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reach {
@@ -101,7 +110,7 @@ pub struct Bases<'a> {
     /// Ask registries also for what is here.
     pub refresh: bool,
     /// What names stand for, whatever registries say: a lock's.
-    pub pins: BTreeMap<(String, Platform), Digest>,
+    pub pins: BTreeMap<(String, Platform), Pin>,
     directory: PathBuf,
     found: Mutex<BTreeMap<(String, Platform), Arc<Base>>>,
 }
@@ -223,6 +232,11 @@ impl<'a> Bases<'a> {
     pub fn relative_to(mut self, directory: &Path) -> Self {
         self.directory = directory.to_path_buf();
         self
+    }
+
+    /// How large an image is that need not be here, in bytes of its layers as they are stored, if the lock says so.
+    pub fn size_of(&self, written: &str, platform: &Platform) -> Option<u64> {
+        self.pins.get(&(written.to_owned(), platform.clone()))?.size
     }
 
     /// All that were found so far.

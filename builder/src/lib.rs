@@ -38,6 +38,7 @@ pub mod listing;
 pub mod load;
 pub mod lock;
 pub mod logs;
+pub mod missing;
 pub mod output;
 pub mod overview;
 pub mod package;

@@ -17,7 +17,7 @@ use spec::{AptIndex, AptSource, Family, Image, Parent, Step, Trust};
 use url::Url;
 
 use crate::apt::archive::Archives;
-use crate::base::Base;
+use crate::base::{Base, Pin};
 use crate::error::BuildError;
 use crate::fetch::{STAND_IN, shown};
 use crate::plan::LockedPackage;
@@ -122,6 +122,11 @@ impl<'a> Fit<'a> {
         locked.is_some_and(|locked| locked.digest == base.digest.to_string())
     }
 
+    /// What the lock says of files by address.
+    pub fn files(&self) -> files::Pinned {
+        self.lock.map(|known| files::pinned(&known.lock.files)).unwrap_or_default()
+    }
+
     /// What is preferred where something has to be resolved.
     pub fn pins(&self) -> Pins {
         let mut pins = Pins::default();
@@ -205,9 +210,10 @@ pub fn compiling(step: &LockedStep, known: &[&LockedPackage]) -> Option<Compilin
 }
 
 /// What the names of bases stand for on each platform, by a lock.
-pub fn bases(lock: &Lock) -> BTreeMap<(String, Platform), Digest> {
+pub fn bases(lock: &Lock) -> BTreeMap<(String, Platform), Pin> {
     let pin = |parent: &LockedParent| {
-        Some(((parent.reference.clone(), parent.platform.parse().ok()?), parent.digest.parse().ok()?))
+        let pin = Pin { digest: parent.digest.parse().ok()?, size: parent.size };
+        Some(((parent.reference.clone(), parent.platform.parse().ok()?), pin))
     };
     lock.parents.iter().filter_map(pin).collect()
 }
@@ -215,17 +221,21 @@ pub fn bases(lock: &Lock) -> BTreeMap<(String, Platform), Digest> {
 /// Adds bases to a lock.
 pub fn note_bases(lock: &mut Lock, bases: &[Arc<Base>]) {
     for base in bases {
-        let found = LockedParent::from(&**base);
+        let found = locked_parent(base, Some(lock));
         lock.parents.retain(|known| known.reference != found.reference || known.platform != found.platform);
         lock.parents.push(found);
     }
     lock.sort();
 }
 
-impl From<&Base> for LockedParent {
-    fn from(base: &Base) -> Self {
-        Self { reference: base.written.clone(), platform: base.asked.to_string(), digest: base.digest.to_string() }
-    }
+/// A base as a lock names it: as it does already, if that is the same image.
+fn locked_parent(base: &Base, lock: Option<&Lock>) -> LockedParent {
+    let (platform, digest) = (base.asked.to_string(), base.digest.to_string());
+    let known = lock.and_then(|lock| lock.parent(&base.written, &platform));
+    known.filter(|known| known.digest == digest).cloned().unwrap_or_else(|| {
+        let size = base.layers.iter().map(|layer| layer.size).sum();
+        LockedParent { reference: base.written.clone(), platform, digest, size: Some(size) }
+    })
 }
 
 /// A digest of a lock.

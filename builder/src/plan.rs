@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use content::Digest;
 use debian::package::Package;
+use layer::compress::Compression;
 use oci::Platform;
 use spec::lock::{LockedDeb, LockedImage, LockedSource};
 use spec::{AptSource, Diagnostic, Family, FileContent, FileEntry, Image, Parent, Step, Trust};
@@ -17,6 +18,8 @@ use crate::entrypoint::refuse_unexecutable;
 use crate::error::BuildError;
 use crate::fetch::STAND_IN;
 use crate::lock::{self, Fit};
+use crate::missing::Missing;
+use crate::package::segment::Segment;
 use crate::platform::is_for;
 use crate::python::Compiling;
 use crate::resolve::Resolver;
@@ -138,13 +141,14 @@ impl<'a> Plan<'a> {
         let is_missing = |image: &&Image| chosen.contains(image.name.as_str()) && fit.image(image).is_none();
         let mut planner = Planner {
             resolver: Resolver::new(family, archives, fit.pins()),
+            archives,
             bases,
             fit,
             resolves: family.images.iter().any(|image| is_missing(&image)),
             installed: Vec::new(),
         };
         let mut images: Vec<PlannedImage<'a>> = Vec::new();
-        let mut left_out = Vec::new();
+        let (mut left_out, mut absent) = (Vec::new(), Vec::new());
         for image in family.images.iter().filter(|image| is_for(image) || chosen.contains(image.name.as_str())) {
             let wanted = chosen.contains(image.name.as_str());
             if wanted {
@@ -154,9 +158,16 @@ impl<'a> Plan<'a> {
             }
             match planner.image(image, wanted, &images) {
                 Ok(Some(planned)) => images.push(planned),
+                Err(error) if wanted && archives.fetcher.is_offline() && error.absent_base().is_some() => {
+                    absent.extend(error.absent_base().map(str::to_owned));
+                }
                 Err(error) if wanted => return Err(error),
                 Ok(None) | Err(_) => left_out.push(image),
             }
+        }
+        if !absent.is_empty() {
+            planner
+                .refuse_absent(&absent, family.images.iter().filter(|image| chosen.contains(image.name.as_str())))?;
         }
         let unsigned = |source: &&AptSource| matches!(source.trust, Trust::Unsigned(_));
         let used: BTreeSet<&str> = chosen_sources(&images);
@@ -174,6 +185,7 @@ impl<'a> Plan<'a> {
 /// Plans images one after the other, parents before their children.
 struct Planner<'f, 'r> {
     resolver: Resolver<'r>,
+    archives: &'f Archives<'f>,
     bases: &'f Bases<'f>,
     fit: &'f Fit<'f>,
     /// Whether anything has to be resolved.
@@ -241,6 +253,27 @@ impl Planner<'_, '_> {
         });
         self.installed.push(Installed { locked, described: Some(present) });
         Ok(Some(PlannedImage { image, parent, needs, base, wanted, packages, compiling }))
+    }
+
+    /// Fails because images that others made are not here, and nobody may be asked. Names with them all else that the cache
+    /// lacks of what the lock says of these images: without what they are built on it cannot be said which of their steps
+    /// need nothing of it.
+    fn refuse_absent<'a>(&self, absent: &[String], images: impl Iterator<Item = &'a Image>) -> Result<(), BuildError> {
+        const BOTH: [Compression; 2] = [Compression::Gzip, Compression::Zstd];
+        let Archives { cache, fetcher, .. } = *self.archives;
+        let mut missing = Missing::new(cache, fetcher);
+        for name in absent {
+            missing.base(name, self.fit.platform(), self.bases);
+        }
+        let pinned = self.fit.files();
+        for image in images {
+            for deb in self.fit.image(image).into_iter().flat_map(LockedImage::packages) {
+                let package = self.resolver.locked(deb)?;
+                missing.package(&package, || BOTH.iter().any(|kind| Segment::is_kept(cache, &package, *kind)));
+            }
+            missing.files(image.files(), &pinned);
+        }
+        missing.refuse()
     }
 
     /// What the lock says of an image.

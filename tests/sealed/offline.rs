@@ -82,7 +82,7 @@ fn everything_that_is_missing_is_named_with_its_size_before_anything_is_built() 
     let labels = [("hello", "1.0-1"), ("libhello", "1.2"), ("greeter", "2:3.0-1"), ("busybox", "1")];
     let mut expected: Vec<String> =
         labels.iter().map(|(name, version)| format!("\n  {name}={version} ({} bytes)", size(name))).collect();
-    expected.push(format!("\n  {mirror}/data.txt"));
+    expected.push(format!("\n  {mirror}/data.txt (10 bytes)"));
     expected
         .extend(["--offline: the cache lacks 5 files, ".to_owned(), "hint: build once without --offline".to_owned()]);
     let expected: Vec<&str> = expected.iter().map(String::as_str).collect();
@@ -95,6 +95,39 @@ fn everything_that_is_missing_is_named_with_its_size_before_anything_is_built() 
     // Without a lock, there is nothing to go by.
     fs::remove_file(bench.at("family/drystone.lock")).unwrap();
     cut_off(&bench, &mirror, "build", &[]).failure(1, &["InRelease is not in the cache", "hint: ", "--offline"]);
+    drop(server);
+}
+
+#[test]
+fn images_that_others_made_are_missing_like_everything_else() {
+    let (bench, server) = bench();
+    let mirror = server.url();
+    bench.build_from(&mirror, &["--registry", "others.example"]).success();
+    // On two of them others are built, by a spec and by a Dockerfile.
+    let foreign = Bench::new();
+    fs::rename(bench.at("oci"), foreign.at("oci")).unwrap();
+    foreign.archive(debs(), &[]).spec("family.yaml", FAMILY);
+    let files = format!("files: [{{url: '{mirror}/data.txt', target: /data.txt}}]\n");
+    foreign.spec("on/image.yaml", &format!("from: others.example/base:v1\npackages: [greeter]\n{files}"));
+    foreign.spec("above/image.yaml", "from: on\n");
+    foreign.spec("docker/Dockerfile", "FROM others.example/app:v1\nLABEL docker=1\n");
+    fs::copy(bench.at("archive/data.txt"), foreign.at("archive/data.txt")).unwrap();
+    run(foreign.drystone().args(["build", "family", "--mirror", &mirror])).success();
+    let lock = foreign.lock_text();
+    let parent = |name: &str| {
+        let line = lock.lines().find(|line| line.starts_with(&format!("parent {name} "))).expect("the lock has it");
+        let size = line.split(' ').nth(4).expect("the lock has its size");
+        format!("\n  {name} ({size} bytes)")
+    };
+    let (base, app) = (parent("others.example/base:v1"), parent("others.example/app:v1"));
+    fs::remove_dir_all(foreign.at("oci")).unwrap();
+    // The packages are kept; the steps that need them may be too, which only the base could tell.
+    cut_off(&foreign, &mirror, "build", &["on"]).failure(1, &["the cache lacks 1 file, ", &base, "hint: "]);
+    cut_off(&foreign, &mirror, "build", &["docker"]).failure(1, &["the cache lacks 1 file, ", &app, "hint: "]);
+    fs::remove_dir_all(foreign.at("cache")).unwrap();
+    let data = format!("\n  {mirror}/data.txt (10 bytes)");
+    let everything = ["the cache lacks 3 files, ", &base, "\n  greeter=2:3.0-1 (", &data];
+    cut_off(&foreign, &mirror, "build", &["above"]).failure(1, &everything);
     drop(server);
 }
 

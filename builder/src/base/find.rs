@@ -68,7 +68,7 @@ impl Bases<'_> {
         let is_short = written.parse::<Reference>().is_err();
         let mut reference = Reference::parse_familiar(written).map_err(name)?;
         if let Some(pinned) = self.pins.get(&(written.to_owned(), platform.clone())) {
-            reference = reference.with_digest(Some(*pinned));
+            reference = reference.with_digest(Some(pinned.digest));
         } else if reference.tag().is_none() && reference.digest().is_none() {
             reference = reference.with_tag(Some(USUAL_TAG.parse().expect("a constant tag is valid")));
         }

@@ -16,8 +16,17 @@ use crate::error::BuildError;
 use crate::fetch::{Fetcher, STAND_IN, shown};
 use crate::plan::Plan;
 
-/// The digests of files by address, as far as the lock decides them.
-pub type Pinned = BTreeMap<String, Digest>;
+/// Which bytes files by address are, as far as the lock decides that.
+pub type Pinned = BTreeMap<String, PinnedFile>;
+
+/// A file by address, as the lock has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PinnedFile {
+    /// What it is.
+    pub digest: Digest,
+    /// How many bytes it has.
+    pub size: u64,
+}
 
 /// How files are found out about.
 pub struct Finder<'a> {
@@ -111,7 +120,8 @@ fn hash(file: File) -> io::Result<(Digest, u64)> {
     Ok((digest, size))
 }
 
-/// The digests of a lock's files.
+/// What a lock says of files by address.
 pub fn pinned(files: &[LockedFile]) -> Pinned {
-    files.iter().map(|file| (file.url.clone(), digest(&file.sha256))).collect()
+    let pinned = |file: &LockedFile| PinnedFile { digest: digest(&file.sha256), size: file.size };
+    files.iter().map(|file| (file.url.clone(), pinned(file))).collect()
 }

@@ -7,7 +7,7 @@ use spec::lock::{
 };
 use spec::{Family, Image};
 
-use super::{asks, description, from};
+use super::{asks, description, from, locked_parent};
 use crate::cut::Cut;
 use crate::layering;
 use crate::plan::{Plan, PlannedImage};
@@ -93,7 +93,7 @@ fn parents(
 ) -> Vec<LockedParent> {
     let planned = plans.iter().flat_map(|(plan, _)| &plan.images);
     let mut parents: Vec<LockedParent> =
-        planned.filter_map(|planned| planned.base.as_deref()).map(LockedParent::from).collect();
+        planned.filter_map(|planned| planned.base.as_deref()).map(|base| locked_parent(base, previous)).collect();
     let is_new = |parents: &[LockedParent], parent: &LockedParent| {
         !parents.iter().any(|known| (&known.reference, &known.platform) == (&parent.reference, &parent.platform))
     };

@@ -387,7 +387,7 @@ impl Inputs<'_> {
             (Some(sha256), _) => {
                 Digest::from_hex(sha256).map_err(|error| BuildError::at(&sha256.span, error.to_string(), ""))
             }
-            (None, Some(pinned)) => Ok(*pinned),
+            (None, Some(pinned)) => Ok(pinned.digest),
             (None, None) => {
                 let help = "`drystone lock` finds it out; or add `sha256: <64 digits>`";
                 Err(BuildError::at(&url.span, "a file by address needs its `sha256`, here or in the lock", help))

@@ -19,7 +19,7 @@
 //!   release SUITE DATE SIZE SHA256 KEY         the InRelease, and the fingerprint that signed it (or `unsigned`)
 //!   index SUITE PATH SIZE SHA256               the Packages file that it names
 //!
-//! parent REFERENCE PLATFORM DIGEST             an image of a registry
+//! parent REFERENCE PLATFORM DIGEST [SIZE]      an image of a registry, and the bytes of its layers as they are stored
 //!
 //! file URL SIZE SHA256                         a file by address
 //!
@@ -145,6 +145,8 @@ pub struct LockedParent {
     pub platform: String,
     /// The manifest's digest, as `sha256:…`.
     pub digest: String,
+    /// Bytes of its layers, as they are stored; older locks do not say.
+    pub size: Option<u64>,
 }
 
 /// A file by address.

@@ -97,6 +97,15 @@ impl Line {
         words.try_into().map_err(|_| self.expected(form))
     }
 
+    /// The words, if they are so many, or one more.
+    fn one_more_or_none<const N: usize>(&self, form: &str) -> Read<([&Span; N], Option<&Span>)> {
+        let (first, more) = self.words.split_first_chunk::<N>().ok_or_else(|| self.expected(form))?;
+        match more {
+            [] | [_] => Ok((first.each_ref(), more.first())),
+            _ => Err(self.expected(form)),
+        }
+    }
+
     /// The first word and the others.
     fn first_and_more(&self, form: &str) -> Read<(&Span, &[Span])> {
         self.words.split_first().ok_or_else(|| self.expected(form))
@@ -222,11 +231,13 @@ impl Reader {
                 self.within = Within::Source;
             }
             "parent" => {
-                let [reference, platform, digest] = line.exactly("REFERENCE PLATFORM DIGEST")?;
+                let ([reference, platform, digest], size) =
+                    line.one_more_or_none("REFERENCE PLATFORM DIGEST [SIZE]")?;
                 let digits = digest.text().strip_prefix("sha256:").and_then(Sha256::new);
                 digits.ok_or_else(|| wrong(digest, "a digest, `sha256:` and 64 hexadecimal digits"))?;
                 let (reference, platform, digest) = (text(reference), text(platform), text(digest));
-                self.lock.parents.push(LockedParent { reference, platform, digest });
+                let size = size.map(number).transpose()?;
+                self.lock.parents.push(LockedParent { reference, platform, digest, size });
             }
             "file" => {
                 let [url, size, digest] = line.exactly("URL SIZE SHA256")?;

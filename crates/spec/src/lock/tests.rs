@@ -68,6 +68,7 @@ fn lock() -> Lock {
             reference: "registry.example/debian:12".to_owned(),
             platform: "linux/amd64".to_owned(),
             digest: format!("sha256:{digest}"),
+            size: Some(48_500_000),
         }],
         files: vec![LockedFile { url: "http://files.example/a.tar.gz".to_owned(), size: 5, sha256: digest }],
         images: vec![image("base", &[deb("libc6", "3")], &[&[0]]), python],

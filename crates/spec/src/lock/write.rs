@@ -24,7 +24,8 @@ impl Lock {
             write_source(&mut text, source);
         }
         paragraph(&mut text, &self.parents, |parent| {
-            format!("parent {} {} {}", parent.reference, parent.platform, parent.digest)
+            let size = parent.size.map(|size| format!(" {size}")).unwrap_or_default();
+            format!("parent {} {} {}{size}", parent.reference, parent.platform, parent.digest)
         });
         paragraph(&mut text, &self.files, |file| format!("file {} {} {}", file.url, file.size, file.sha256));
         paragraph(&mut text, &packages, |package| {
