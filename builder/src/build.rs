@@ -305,7 +305,7 @@ impl Builder<'_> {
         let urgency = graph::remaining(&parents, &own);
         let mut order: Vec<usize> = (0..wanted.len()).collect();
         order.sort_by_key(|place| std::cmp::Reverse(urgency[*place]));
-        let ahead = Ahead::new(plan, order.iter().map(|place| wanted[*place]).collect());
+        let ahead = Ahead::new(plan, cut, order.iter().map(|place| wanted[*place]).collect());
         let work = |place: usize, parents: &[Arc<BuiltImage>]| {
             let planned = &plan.images[wanted[place]];
             let (name, reference) = (&planned.image.name.value, reference(planned.image));
@@ -328,7 +328,7 @@ impl Builder<'_> {
             built.map(Arc::new)
         };
         std::thread::scope(|scope| {
-            scope.spawn(|| ahead.work(&Workshop { observer: &(), ..self.workshop() }));
+            scope.spawn(|| ahead.work(self));
             let _over = ahead::Over(&ahead);
             graph::run(&parents, &urgency, self.options.jobs, self.options.keep_going, work)
         })
@@ -395,10 +395,17 @@ impl Builder<'_> {
                 Step::Packages(_) => {
                     let (packages, compiling) = (planned.packages[&place].as_slice(), &planned.compiling[&place]);
                     let (groups, span) = ((cut.groups)(place), packages_span(image, step));
-                    let (workshop, begun) = (self.workshop(), cut.begun);
-                    let platform = &state.platform.clone();
-                    let step =
-                        PackagesStep { image: name, platform, packages, groups, compiling, span, workshop, begun };
+                    let step = PackagesStep {
+                        image: name,
+                        platform: &state.platform.clone(),
+                        packages,
+                        groups,
+                        compiling,
+                        span,
+                        workshop: self.workshop(),
+                        runner: self.runner(),
+                        begun: cut.begun,
+                    };
                     self.packages(&step, &mut state, &mut reports)?;
                 }
                 Step::Files(entries) => {

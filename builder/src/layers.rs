@@ -2,7 +2,7 @@
 //! inside is computed in the same pass.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::path::Path;
 
 use content::{DiffId, Digest, HashingReader, Sha256};
@@ -16,6 +16,12 @@ use store::Layout;
 const LARGEST_OF_SMALL: u64 = 4 << 30;
 const LARGEST_OF_SMALL_ARCHIVE: u64 = 512 << 20;
 const MOST_TIMES: u64 = 200;
+
+/// How much of a tar is hashed at once.
+const BUFFER: usize = 1 << 17;
+
+/// Somebody who sees every entry of a tar, and may read its content.
+pub type Visit<'v> = dyn FnMut(Entry, &mut dyn Read) -> io::Result<()> + 'v;
 
 /// A layer being written.
 pub struct LayerWriter<W> {
@@ -56,7 +62,7 @@ impl<W: Write + Send> LayerWriter<W> {
         write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
     ) -> io::Result<()> {
         let compressed = BlockWriter::new(&mut self.blob, self.compression);
-        let mut hashed = Tee { hash: &mut self.diff, size: &mut self.uncompressed_size, inner: compressed };
+        let mut hashed = Counting { hash: &mut self.diff, size: &mut self.uncompressed_size, inner: compressed };
         write(&mut hashed)?;
         let (_, stored) = hashed.inner.finish()?;
         self.stored_size += stored;
@@ -75,20 +81,18 @@ impl<W: Write + Send> LayerWriter<W> {
         Ok(())
     }
 
-    /// Adds whole tar entries that are compressed already, in the compression of this layer.
-    pub fn segment(&mut self, stored: &Path, unpacked_size: u64) -> io::Result<()> {
+    /// Adds whole tar entries that are compressed already, in the compression of this layer. `visit` sees them: to read
+    /// them once more would be half of the work again.
+    pub fn segment(&mut self, stored: &Path, unpacked_size: u64, visit: Option<&mut Visit<'_>>) -> io::Result<()> {
         let mut copied =
             CopyingReader { inner: File::open(stored)?, copy: &mut self.blob, copied: &mut self.stored_size };
-        let mut tar = decompress(&mut copied)?;
-        let mut buffer = vec![0; 1 << 17];
-        loop {
-            let length = tar.read(&mut buffer)?;
-            if length == 0 {
-                break;
-            }
-            self.diff.update(&buffer[..length]);
-            self.uncompressed_size += length as u64;
+        let tar = decompress(&mut copied)?;
+        let hashed = Counting { hash: &mut self.diff, size: &mut self.uncompressed_size, inner: tar };
+        let mut tar = BufReader::with_capacity(BUFFER, hashed);
+        if let Some(visit) = visit {
+            layer::read::entries(&mut tar, visit)?;
         }
+        drain(&mut tar)?;
         self.unpacked_size += unpacked_size;
         Ok(())
     }
@@ -123,11 +127,12 @@ pub fn read_layer(
     each: impl FnMut(Entry, &mut dyn Read) -> io::Result<()>,
 ) -> io::Result<u64> {
     let mut stored = layout.open_blob(layer.digest, layer.size).map_err(io::Error::other)?;
-    let mut tar = HashingReader::new(Bounded::layer(decompress(&mut stored)?, layer.size));
+    let hashed = HashingReader::new(Bounded::layer(decompress(&mut stored)?, layer.size));
+    let mut tar = BufReader::with_capacity(BUFFER, hashed);
     layer::read::entries(&mut tar, each)?;
     // What stands behind the end of the archive belongs to the digests too.
-    io::copy(&mut tar, &mut io::sink())?;
-    let (_, found, size) = tar.finish();
+    drain(&mut tar)?;
+    let (_, found, size) = tar.into_inner().finish();
     io::copy(&mut stored, &mut io::sink())?;
     if found != layer.diff_id.0 {
         let text = format!("its tar should hash to {}, but hashes to {found}", layer.diff_id);
@@ -172,14 +177,34 @@ impl<R: Read> Read for Bounded<R> {
     }
 }
 
-/// Hashes and counts what goes to another writer.
-struct Tee<'a, W> {
-    hash: &'a mut Sha256,
-    size: &'a mut u64,
-    inner: W,
+/// Reads to the end.
+fn drain(reader: &mut impl BufRead) -> io::Result<()> {
+    loop {
+        let length = reader.fill_buf()?.len();
+        if length == 0 {
+            return Ok(());
+        }
+        reader.consume(length);
+    }
 }
 
-impl<W: Write> Write for Tee<'_, W> {
+/// Hashes and counts what goes to another writer, or comes from another reader.
+struct Counting<'a, I> {
+    hash: &'a mut Sha256,
+    size: &'a mut u64,
+    inner: I,
+}
+
+impl<R: Read> Read for Counting<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let length = self.inner.read(buffer)?;
+        self.hash.update(&buffer[..length]);
+        *self.size += length as u64;
+        Ok(length)
+    }
+}
+
+impl<W: Write> Write for Counting<'_, W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let written = self.inner.write(bytes)?;
         self.hash.update(&bytes[..written]);

@@ -1,48 +1,61 @@
-//! Makes the segments of packages before the images that have them can be begun: while the scripts of a parent run, one
-//! after the other, the packages of all that is built on it are fetched and compressed.
+//! Lays packages before the images that have them can be begun: while the scripts of a parent run, one after the other,
+//! the packages of all that is built on it are fetched, compressed, compiled, laid and unpacked.
 //!
 //! An image begins this when its packages turn out not to be in the cache; then those of its descendants are not there
-//! either, since their keys begin with its own. Nothing depends on it: what was not made ahead is made when it is needed.
+//! either, since their keys begin with its own. Nothing depends on it: what was not made ahead, or was made for another
+//! ground than there is in the end, is made when it is needed.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use content::Digest;
-
+use super::Builder;
+use super::packages::{PackagesStep, packages_span};
+use crate::cut::Cut;
+use crate::error::BuildError;
+use crate::layering;
 use crate::plan::{LockedPackage, Plan};
+use crate::steps::commands::Runner;
 use crate::steps::packages::Workshop;
+
+/// How much these threads, and what they start, leave to the others: see nice(2).
+const NICENESS: i32 = 5;
+
+/// A step that lays packages: the places of its image in the plan, and of itself in the image.
+type StepPlace = (usize, usize);
 
 /// Packages that will be needed.
 pub(super) struct Ahead<'p> {
     plan: &'p Plan<'p>,
+    cut: &'p Cut,
     /// Images of the plan that are built, the most urgent first.
     order: Vec<usize>,
-    state: Mutex<State<'p>>,
+    state: Mutex<State>,
     changed: Condvar,
     /// Set when nothing is to be begun any more.
-    over: AtomicBool,
+    over: Arc<AtomicBool>,
 }
 
 #[derive(Default)]
-struct State<'p> {
-    waiting: Vec<&'p LockedPackage>,
-    seen: HashSet<Digest>,
+struct State {
+    waiting: Vec<StepPlace>,
+    seen: HashSet<StepPlace>,
 }
 
 impl<'p> Ahead<'p> {
-    /// For a plan of which the images in `order` are built, the most urgent first.
-    pub(super) fn new(plan: &'p Plan<'p>, order: Vec<usize>) -> Self {
-        Self { plan, order, state: Mutex::default(), changed: Condvar::new(), over: AtomicBool::new(false) }
+    /// For a plan of which the images in `order` are built, the most urgent first, and how their packages are cut.
+    pub(super) fn new(plan: &'p Plan<'p>, cut: &'p Cut, order: Vec<usize>) -> Self {
+        let (state, changed, over) = (Mutex::default(), Condvar::new(), Arc::default());
+        Self { plan, cut, order, state, changed, over }
     }
 
     /// The packages of an image are laid, so those of all that is built on it will be.
     pub(super) fn begin(&self, image: usize) {
         let mut state = self.lock();
         for above in self.order.iter().copied().filter(|place| self.is_on(*place, image)) {
-            for package in self.plan.images[above].packages.values().flatten() {
-                if state.seen.insert(package.sha256) {
-                    state.waiting.push(package);
+            for step in self.plan.images[above].packages.keys() {
+                if state.seen.insert((above, *step)) {
+                    state.waiting.push((above, *step));
                 }
             }
         }
@@ -55,7 +68,9 @@ impl<'p> Ahead<'p> {
     }
 
     /// Works until [`Ahead::end`] is called, or something fails, of which whoever needs it will tell.
-    pub(super) fn work(&self, workshop: &Workshop<'_>) {
+    pub(super) fn work(&self, builder: &Builder<'_>) {
+        // Scripts are in nobody's way then. Where it is refused, they have to share.
+        let _ = rustix::process::setpriority_process(None, NICENESS);
         let mut state = self.lock();
         while !self.over.load(Ordering::Relaxed) {
             let batch = std::mem::take(&mut state.waiting);
@@ -64,8 +79,50 @@ impl<'p> Ahead<'p> {
                 continue;
             }
             drop(state);
-            workshop.make_ahead(&batch, &self.over);
+            self.lay(builder, &batch);
             state = self.lock();
+        }
+    }
+
+    /// Lays the packages of steps, one step after the other. Meanwhile those of all of them are fetched.
+    fn lay(&self, builder: &Builder<'_>, batch: &[StepPlace]) {
+        let mut seen = HashSet::new();
+        let packages = batch.iter().flat_map(|(image, step)| &self.plan.images[*image].packages[step]);
+        let packages: Vec<&LockedPackage> = packages.filter(|package| seen.insert(package.sha256)).collect();
+        std::thread::scope(|scope| {
+            scope.spawn(|| self.stop_on(self.workshop(builder).fetch_ahead(&packages)));
+            for place in batch {
+                if self.over.load(Ordering::Relaxed) {
+                    return;
+                }
+                self.stop_on(self.lay_step(builder, *place));
+            }
+        });
+    }
+
+    fn lay_step(&self, builder: &Builder<'_>, (image, place): StepPlace) -> Result<(), BuildError> {
+        let planned = &self.plan.images[image];
+        builder.lay_ahead(&PackagesStep {
+            image: &planned.image.name,
+            platform: &self.plan.platform,
+            packages: &planned.packages[&place],
+            groups: layering::of_step(self.cut, self.plan, image, place),
+            compiling: &planned.compiling[&place],
+            span: packages_span(planned.image, &planned.image.steps[place]),
+            workshop: self.workshop(builder),
+            runner: Runner { observer: &(), look_around: None, interrupt: &self.over, ..builder.runner() },
+            begun: &|| {},
+        })
+    }
+
+    /// It says nothing, and stops when this is over.
+    fn workshop<'b>(&'b self, builder: &'b Builder<'_>) -> Workshop<'b> {
+        Workshop { observer: &(), interrupt: &self.over, ..builder.workshop() }
+    }
+
+    fn stop_on(&self, done: Result<(), BuildError>) {
+        if done.is_err() {
+            self.over.store(true, Ordering::Relaxed);
         }
     }
 
@@ -77,7 +134,7 @@ impl<'p> Ahead<'p> {
         self.changed.notify_all();
     }
 
-    fn lock(&self) -> MutexGuard<'_, State<'p>> {
+    fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -4,6 +4,7 @@ use std::sync::PoisonError;
 
 use content::Digest;
 use layer::record::TreeDir;
+use layer::unpack::Unpacker;
 use layer::view::View;
 use oci::Platform;
 use spec::{Diagnostic, ImageName, Span, Step};
@@ -14,12 +15,13 @@ use super::step::{StepName, StepRecord, StoredLayer};
 use super::{Builder, State, StepReport};
 use crate::cut;
 use crate::error::BuildError;
+use crate::image::Layer;
 use crate::package::segment::Segment;
 use crate::parallel::map;
 use crate::plan::LockedPackage;
 use crate::python::Compiling;
 use crate::steps::bytecode::Compiler;
-use crate::steps::commands::Leaving;
+use crate::steps::commands::{Leaving, Runner};
 use crate::steps::configure::{self, Waiting};
 use crate::steps::packages::{Ground, Group, Workshop, right_directories};
 
@@ -40,6 +42,7 @@ pub(super) struct PackagesStep<'a> {
     /// Where the spec asks for them.
     pub(super) span: &'a Span,
     pub(super) workshop: Workshop<'a>,
+    pub(super) runner: Runner<'a>,
     /// Called when the packages have to be laid.
     pub(super) begun: &'a (dyn Fn() + Sync),
 }
@@ -55,7 +58,7 @@ impl Builder<'_> {
     pub(super) fn compiler<'b>(&'b self, step: &'b PackagesStep<'b>) -> Option<Compiler<'b>> {
         let Compiling::Once(interpreter) = step.compiling else { return None };
         let (workshop, image, owners) = (&step.workshop, step.image, self.sandbox.owners());
-        Some(Compiler { workshop, runner: self.runner(), owners, image, interpreter })
+        Some(Compiler { workshop, runner: step.runner, owners, image, interpreter })
     }
 
     /// The segments of a step's packages, with their bytecode.
@@ -113,15 +116,33 @@ impl Builder<'_> {
         let segments = self.segments(step, below)?;
         let newest = segments.iter().map(|segment| segment.record.date).max().unwrap_or(0);
         let epoch = self.options.epoch.unwrap_or_else(|| state.epoch.max(newest));
-        let ground = Ground::survey(&segments, below)?;
+        let layers = self.groups(step, &segments, &Ground::survey(&segments, below)?)?;
+        Ok(StepRecord { layers, epoch })
+    }
+
+    /// Lays the groups of a step before what they are laid on is there. Where that has nothing to say about it, which is
+    /// nearly everywhere, these are the layers that the step will find.
+    pub(super) fn lay_ahead(&self, step: &PackagesStep<'_>) -> Result<(), BuildError> {
+        let segments = self.segments(step, &[])?;
+        let layers = self.groups(step, &segments, &Ground::presumed(&segments)?)?;
+        // One that is kept from an earlier build may have no tree.
+        let layers: Vec<Layer> = layers.into_iter().map(|stored| stored.layer).collect();
+        self.trees_alone(&layers)
+    }
+
+    fn groups(
+        &self,
+        step: &PackagesStep<'_>,
+        segments: &[Segment],
+        ground: &Ground,
+    ) -> Result<Vec<StoredLayer>, BuildError> {
         let groups: Vec<(usize, &cut::Group)> = step.groups.iter().enumerate().collect();
-        let layers = map(&groups, self.options.jobs, self.interrupt, |(place, members)| {
-            let group = Group::new(members.iter().map(|member| &segments[*member]).collect(), &ground, *place == 0);
+        map(&groups, self.options.jobs, step.workshop.interrupt, |(place, members)| {
+            let group = Group::new(members.iter().map(|member| &segments[*member]).collect(), ground, *place == 0);
             let labels = members.iter().map(|member| step.packages[*member].label()).collect();
             let _place = self.places.take();
             self.group(step.image, &group, labels)
-        })?;
-        Ok(StepRecord { layers, epoch })
+        })
     }
 
     /// The layer of a group, which may have been made for another image.
@@ -150,13 +171,23 @@ impl Builder<'_> {
             return Ok(found);
         }
         let made_by = format!("drystone: {}", counted(labels.len()));
-        let (mut stands_alone, mut parts) = (false, Vec::new());
+        let directories = group.directories()?;
+        let stands_alone = group.stands_alone(&directories)?;
+        // Whoever lays packages runs their scripts over them, so the tree is made in the same pass.
+        let new = stands_alone.then(|| self.new_tree()).transpose()?;
+        let mut parts = Vec::new();
         let laid = self.layer(key, image, &made_by, labels, |layer| {
-            (stands_alone, parts) = group.lay(layer)?;
+            let unpacker = new.as_ref().map(|new| Unpacker::new(&new.tree, &[], self.sandbox.owners()));
+            let mut unpacker = unpacker.transpose()?;
+            parts = group.lay(layer, &directories, unpacker.as_mut())?;
+            unpacker.map_or(Ok(()), Unpacker::finish)?;
             Ok(true)
         })?;
         let mut stored = laid.expect("a group has packages");
         stored.layer.stands_alone = stands_alone;
+        if let Some(new) = new {
+            self.keep_tree(&stored.layer, new)?;
+        }
         self.cache.put_json(Area::Steps, parts_key(key), &parts)?;
         self.cache.put_json(Area::Steps, record_key, &stored)?;
         made().insert(key, stored.clone());
@@ -188,7 +219,7 @@ impl Builder<'_> {
             let layer = self.changed(image, made_by, key, (&laid, state.epoch), Leaving::Scrubbed, |upper| {
                 right_directories(&segments, stack, upper, self.sandbox.owners())?;
                 match runs {
-                    true => configure::run(&self.runner(), image, &waiting, stack, upper, state.epoch),
+                    true => configure::run(&step.runner, image, &waiting, stack, upper, state.epoch),
                     false => configure::without_dpkg(image, &waiting, stack, upper),
                 }
             })?;

@@ -41,6 +41,7 @@ const SHELLS: [&str; 2] = ["bin/bash", "bin/sh"];
 const PROMPT: &str = "(failed) # ";
 
 /// Runs commands in images.
+#[derive(Clone, Copy)]
 pub struct Runner<'a> {
     /// Where they run.
     pub sandbox: &'a Sandbox,

@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -16,6 +16,7 @@ use debian::package::{Package, RelationField};
 use layer::compress::Compression;
 use layer::entry::{Entry, ImagePath, Kind, Metadata};
 use layer::record::{self, Attributes, Owners, Sidecar, TreeDir};
+use layer::unpack::Unpacker;
 use layer::view::{Finder, Found, View};
 use layer::write::EntryWriter;
 use serde::{Deserialize, Serialize};
@@ -96,22 +97,11 @@ impl Workshop<'_> {
         })
     }
 
-    /// Makes segments of packages that nobody waits for yet, until `over`. What fails is left to those who will.
-    pub fn make_ahead(&self, packages: &[&LockedPackage], over: &AtomicBool) {
-        let is_there = |package: &&LockedPackage| {
-            Segment::is_kept(self.cache, package, self.compression) || self.is_elsewhere(package)
-        };
-        let missing: Vec<&LockedPackage> = packages.iter().copied().filter(|package| !is_there(package)).collect();
-        let stop = || over.store(true, Ordering::Relaxed);
-        std::thread::scope(|scope| {
-            scope.spawn(|| self.fetch_each(&missing, over).unwrap_or_else(|_| stop()));
-            let made = each(&missing, self.jobs, self.interrupt, |package| {
-                self.fetch_if_missing(package, over)?;
-                let _place = self.places.take();
-                self.segment(package, &BTreeSet::new()).map(drop)
-            });
-            made.unwrap_or_else(|_| stop());
-        });
+    /// Fetches packages that nobody waits for yet.
+    pub fn fetch_ahead(&self, packages: &[&LockedPackage]) -> Result<(), BuildError> {
+        let missing: Vec<&LockedPackage> =
+            packages.iter().copied().filter(|package| self.is_missing(package)).collect();
+        self.fetch_each(&missing, self.interrupt)
     }
 
     /// One segment. Where it must be made and the `.deb` is gone, or turned out to be damaged, that is fetched again.
@@ -253,6 +243,12 @@ pub struct Ground {
 }
 
 impl Ground {
+    /// What packages are laid on, as far as it can be known before it is there: an image that has others, and no links
+    /// but those of these packages.
+    pub fn presumed(segments: &[Segment]) -> io::Result<Self> {
+        Ok(Self { is_first: false, ..Self::survey(segments, &[])? })
+    }
+
     /// Looks at what lies below, and at the links among the packages themselves.
     pub fn survey(segments: &[Segment], below: &[TreeDir]) -> io::Result<Self> {
         let view = View::new(below);
@@ -331,19 +327,31 @@ impl<'a> Group<'a> {
             .finish()
     }
 
-    /// Lays the group: first all directories that its packages ship, with the attributes of the first that ships each,
-    /// and then every package's segment with its bytecode. Returns whether the layer's files are the same whatever lies
-    /// below, and where the segments are.
-    pub fn lay<W: Write + Send>(&self, layer: &mut LayerWriter<W>) -> io::Result<(bool, Vec<Part>)> {
-        let entries = self.directories()?;
+    /// Lays the group: first `directories`, which are its own, and then every package's segment with its bytecode.
+    /// Unpacks it into `tree` at the same time, if there is one. Returns where the segments are.
+    pub fn lay<W: Write + Send>(
+        &self,
+        layer: &mut LayerWriter<W>,
+        directories: &[Entry],
+        mut tree: Option<&mut Unpacker<'_>>,
+    ) -> io::Result<Vec<Part>> {
         layer.entries(0, |writer| {
             let mut writer = EntryWriter::new(writer);
-            entries.iter().try_for_each(|entry| writer.write_empty(entry))
+            directories.iter().try_for_each(|entry| writer.write_empty(entry))
         })?;
+        if let Some(tree) = &mut tree {
+            directories.iter().try_for_each(|entry| tree.apply(entry, &mut io::empty()))?;
+        }
         let mut parts = Vec::new();
         let mut part = |key, record, digest, path: &Path, unpacked_size| {
             let offset = layer.stored_size();
-            layer.segment(path, unpacked_size)?;
+            match &mut tree {
+                Some(tree) => {
+                    let mut unpack = |entry: Entry, content: &mut dyn Read| tree.apply(&entry, content);
+                    layer.segment(path, unpacked_size, Some(&mut unpack))?;
+                }
+                None => layer.segment(path, unpacked_size, None)?,
+            }
             parts.push(Part { key, record, offset, size: layer.stored_size() - offset, digest });
             io::Result::Ok(())
         };
@@ -355,10 +363,11 @@ impl<'a> Group<'a> {
                 part(*key, bytecode.record_key(), *digest, path, *unpacked_size)?;
             }
         }
-        Ok((self.linked.is_empty() && self.names_all_parents(&entries)?, parts))
+        Ok(parts)
     }
 
-    fn directories(&self) -> io::Result<Vec<Entry>> {
+    /// All directories that its packages ship, with the attributes of the first that ships each.
+    pub fn directories(&self) -> io::Result<Vec<Entry>> {
         let date = self.segments.iter().map(|segment| segment.record.date).max().unwrap_or_default();
         let mut wanted: BTreeMap<&str, Directory> = BTreeMap::new();
         for directory in self.segments.iter().flat_map(|segment| segment.directories()) {
@@ -388,6 +397,11 @@ impl<'a> Group<'a> {
         }
         entries.sort_by(|left, right| left.path.cmp(&right.path));
         Ok(entries)
+    }
+
+    /// Whether the layer's files are the same whatever lies below. `directories` are its own.
+    pub fn stands_alone(&self, directories: &[Entry]) -> io::Result<bool> {
+        Ok(self.linked.is_empty() && self.names_all_parents(directories)?)
     }
 
     /// Whether every directory that something lies in is among the entries.

@@ -214,6 +214,26 @@ pub fn set_attributes(owners: Owners, path: &Path, attributes: &Attributes, link
     Node::of(file.as_fd())?.set_attributes(owners, links, attributes)
 }
 
+/// The same for a regular file that was made just now and is open: where nothing about it is special, which is so for
+/// nearly all files of an image, with fewer calls to the kernel.
+pub fn set_attributes_of_new(
+    owners: Owners,
+    file: BorrowedFd<'_>,
+    attributes: &Attributes,
+    links: &mut Sidecar,
+) -> io::Result<()> {
+    let node = Node::of(file)?;
+    let needs_record = owners == Owners::Recorded && (attributes.uid, attributes.gid) != (0, 0);
+    // What a directory hands down to new files, such as an access control list, is not the image's.
+    if needs_record || attributes.device.is_some() || !attributes.xattrs.is_empty() || has_xattrs(file)? {
+        return node.set_attributes(owners, links, attributes);
+    }
+    if owners != Owners::Recorded {
+        node.change_owner(attributes.uid, attributes.gid).map_err(|error| unmapped(error, attributes))?;
+    }
+    Ok(rustix::fs::fchmod(file, Mode::from_raw_mode(attributes.mode & MODE_BITS))?)
+}
+
 /// The record of what is at `path`; a symbolic link is not followed.
 pub fn read(path: &Path, links: &Sidecar) -> io::Result<Record> {
     let file = open_node(path)?;
@@ -511,6 +531,14 @@ fn write_xattr(path: &Path, name: &[u8], value: &[u8]) -> io::Result<()> {
 fn remove_xattr(path: &Path, name: &[u8]) -> io::Result<()> {
     match rustix::fs::removexattr(path, OsStr::from_bytes(name)) {
         Ok(()) | Err(Errno::NODATA) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn has_xattrs(file: BorrowedFd<'_>) -> io::Result<bool> {
+    match rustix::fs::flistxattr(file, [0_u8; 0].as_mut_slice()) {
+        Ok(length) => Ok(length > 0),
+        Err(Errno::OPNOTSUPP) => Ok(false),
         Err(error) => Err(error.into()),
     }
 }

@@ -9,8 +9,9 @@
 //! overlayfs would make one; what aufs once left in layers (`.wh..wh.plnk` and the like) is passed over.
 
 use std::collections::{BTreeMap, HashSet};
-use std::fs::{self, OpenOptions};
-use std::io::{self, Read};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
@@ -19,6 +20,9 @@ use rustix::fs::{AtFlags, CWD, FileType, Mode, Timespec, Timestamps, UTIME_OMIT}
 use crate::entry::{Entry, ImagePath, Kind, Mark, Metadata, mark};
 use crate::record::{self, Attributes, Owners, Sidecar, TreeDir};
 use crate::view::{OPAQUE_XATTR, View, is_whiteout};
+
+/// How much of a file is written at once.
+const BUFFER: usize = 1 << 17;
 
 /// Fills one tree with the entries of a layer.
 pub struct Unpacker<'a> {
@@ -31,6 +35,8 @@ pub struct Unpacker<'a> {
     directories: HashSet<ImagePath>,
     /// What directories get at the end, when nothing is created in them any more.
     closing: BTreeMap<ImagePath, Closing>,
+    /// What files' contents pass through.
+    buffer: Vec<u8>,
 }
 
 /// What a directory gets last.
@@ -45,7 +51,8 @@ impl<'a> Unpacker<'a> {
     pub fn new(tree: &'a TreeDir, below: &'a [TreeDir], owners: Owners) -> io::Result<Self> {
         let root = tree.root();
         let sidecar = Sidecar::load(tree)?;
-        Ok(Self { root, tree, below, owners, sidecar, directories: HashSet::new(), closing: BTreeMap::new() })
+        let (directories, closing, buffer) = (HashSet::new(), BTreeMap::new(), vec![0; BUFFER]);
+        Ok(Self { root, tree, below, owners, sidecar, directories, closing, buffer })
     }
 
     /// Applies one entry. Symbolic links in the directories above it are followed within the stack, as a container
@@ -62,19 +69,35 @@ impl<'a> Unpacker<'a> {
         if entry.kind == Kind::Directory {
             return self.directory(path, &at, &entry.metadata);
         }
+        if let Kind::File { .. } = entry.kind {
+            return self.file(&path, &at, entry, content).map_err(|error| named(&entry.path, error));
+        }
         self.remove(&path, &at)?;
         match &entry.kind {
             Kind::HardLink { target } => return self.hard_link(target, &at).map_err(|error| named(&entry.path, error)),
-            Kind::File { .. } => write_file(&at, content)?,
             Kind::Symlink { target } => symlink(as_path(target), &at)?,
             Kind::Fifo => rustix::fs::mknodat(CWD, &at, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0)?,
             Kind::CharDevice { .. } | Kind::BlockDevice { .. } => {}
-            Kind::Directory => unreachable!("directories returned above"),
+            Kind::File { .. } | Kind::Directory => unreachable!("files and directories returned above"),
         }
         let attributes = Attributes::of_entry(entry);
         record::set_attributes(self.owners, &at, &attributes, &mut self.sidecar)
             .map_err(|error| named(&entry.path, error))?;
         set_time(&at, entry.metadata.mtime)
+    }
+
+    fn file(&mut self, path: &ImagePath, at: &Path, entry: &Entry, content: &mut dyn Read) -> io::Result<()> {
+        let mut file = match new_file(at) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                self.remove(path, at)?;
+                new_file(at)?
+            }
+            made => made?,
+        };
+        copy(content, &mut file, &mut self.buffer)?;
+        let attributes = Attributes::of_entry(entry);
+        record::set_attributes_of_new(self.owners, file.as_fd(), &attributes, &mut self.sidecar)?;
+        Ok(rustix::fs::futimens(&file, &modified(entry.metadata.mtime))?)
     }
 
     fn hard_link(&mut self, target: &ImagePath, at: &Path) -> io::Result<()> {
@@ -94,7 +117,7 @@ impl<'a> Unpacker<'a> {
         let attributes = record::attributes(self.owners, &found.path, &Sidecar::load(&self.below[found.tree])?)?;
         let file_type = found.metadata.file_type();
         if file_type.is_file() {
-            write_file(at, &mut fs::File::open(&found.path)?)?;
+            copy(&mut File::open(&found.path)?, &mut new_file(at)?, &mut self.buffer)?;
         } else if file_type.is_symlink() {
             symlink(fs::read_link(&found.path)?, at)?;
         } else if file_type.is_fifo() {
@@ -248,10 +271,20 @@ fn set_opaque(directory: &Path) -> io::Result<()> {
     Ok(rustix::fs::lsetxattr(directory, OPAQUE_XATTR, b"y", rustix::fs::XattrFlags::empty())?)
 }
 
-fn write_file(at: &Path, content: &mut dyn Read) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(at)?;
-    io::copy(content, &mut file)?;
-    Ok(())
+fn new_file(at: &Path) -> io::Result<File> {
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(at)
+}
+
+/// As `std::io::copy`, whose buffer is too small for what is read through pointers.
+fn copy(content: &mut dyn Read, file: &mut File, buffer: &mut [u8]) -> io::Result<()> {
+    loop {
+        match content.read(buffer) {
+            Ok(0) => return Ok(()),
+            Ok(length) => file.write_all(&buffer[..length])?,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 fn as_path(bytes: &[u8]) -> &Path {
@@ -260,11 +293,14 @@ fn as_path(bytes: &[u8]) -> &Path {
 }
 
 fn set_time(at: &Path, seconds: i64) -> io::Result<()> {
-    let times = Timestamps {
+    Ok(rustix::fs::utimensat(CWD, at, &modified(seconds), AtFlags::SYMLINK_NOFOLLOW)?)
+}
+
+fn modified(seconds: i64) -> Timestamps {
+    Timestamps {
         last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
         last_modification: Timespec { tv_sec: seconds, tv_nsec: 0 },
-    };
-    Ok(rustix::fs::utimensat(CWD, at, &times, AtFlags::SYMLINK_NOFOLLOW)?)
+    }
 }
 
 fn named(path: &ImagePath, error: io::Error) -> io::Error {
