@@ -330,7 +330,7 @@ impl Builder<'_> {
         std::thread::scope(|scope| {
             scope.spawn(|| ahead.work(self));
             let _over = ahead::Over(&ahead);
-            graph::run(&parents, &urgency, self.options.jobs, self.options.keep_going, work)
+            graph::run(&parents, &urgency, at_once(self.options.jobs), self.options.keep_going, work)
         })
     }
 
@@ -540,6 +540,12 @@ impl Observer for Builder<'_> {
 fn named(reports: &[StepReport]) -> Vec<LastStep> {
     let named = |step: &StepReport| Some(LastStep { kind: step.kind.to_owned(), key: step.id.parse().ok()? });
     reports.iter().filter_map(named).collect()
+}
+
+/// How many images are in work where so much is done at the same time. One more than that, because scripts sleep (fc-cache
+/// for two seconds after its work), and images wait for packages that another one lays; but one means one.
+fn at_once(jobs: usize) -> usize {
+    if jobs > 1 { jobs + 1 } else { 1 }
 }
 
 /// About how much there is to do for an image, in bytes of packages; commands take as long as some.

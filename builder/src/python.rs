@@ -78,9 +78,9 @@ impl Interpreter {
         format!("usr/bin/python{}", self.version)
     }
 
-    /// The module that compiles others.
-    pub fn compiler(&self) -> String {
-        format!("usr/lib/python{}/py_compile.py", self.version)
+    /// The module that knows how bytecode is written.
+    pub fn importer(&self) -> String {
+        format!("usr/lib/python{}/importlib/util.py", self.version)
     }
 
     /// Where the bytecode of a module goes; nothing for a name that no module can have. See PEP 3147.

@@ -58,7 +58,7 @@ impl Builder<'_> {
     pub(super) fn compiler<'b>(&'b self, step: &'b PackagesStep<'b>) -> Option<Compiler<'b>> {
         let Compiling::Once(interpreter) = step.compiling else { return None };
         let (workshop, image, owners) = (&step.workshop, step.image, self.sandbox.owners());
-        Some(Compiler { workshop, runner: step.runner, owners, image, interpreter })
+        Some(Compiler { workshop, runner: step.runner, owners, trees: self.tree_key(), image, interpreter })
     }
 
     /// The segments of a step's packages, with their bytecode.

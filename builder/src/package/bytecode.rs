@@ -6,20 +6,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::io;
+use std::io::{self, BufReader, Read};
 use std::path::PathBuf;
 
 use content::{Digest, FramedHasher, VerifyingReader};
 use layer::compress::{BlockWriter, Compression};
 use layer::entry::{Entry, ImagePath, Kind, Metadata};
-use layer::record::{self, Attributes, Owners, Sidecar, TreeDir};
-use layer::view::View;
 use layer::write::EntryWriter;
 use serde::{Deserialize, Serialize};
 use store::{Area, Cache, CacheWriter};
 
 use crate::error::BuildError;
-use crate::package::segment::{Directory, Segment, is_settled, merged};
+use crate::package::segment::{Directory, Segment, is_settled};
 use crate::plan::LockedPackage;
 use crate::python::Interpreter;
 use crate::remote::Elsewhere;
@@ -79,6 +77,13 @@ pub struct Wanted {
     key: Digest,
     /// The package's date.
     date: i64,
+}
+
+/// The modules of a package as an interpreter was given them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Given {
+    /// Where the bytecode of each goes, and the permissions that it has there, in the order in which they were given.
+    pub files: Vec<(ImagePath, u32)>,
 }
 
 impl Wanted {
@@ -142,27 +147,23 @@ impl Wanted {
         Ok(cache.put_json(Area::Segments, self.record_key(), &Kept::ByScript)?)
     }
 
-    /// Keeps what the interpreter made of the modules in `upper`; if it did not make all, their script has to.
-    pub fn keep(
-        &self,
-        cache: &Cache,
-        compression: Compression,
-        interpreter: &Interpreter,
-        made: &Made<'_>,
-    ) -> Result<(), BuildError> {
-        let Some(files) = made.files(&self.modules, interpreter)? else { return self.leave_to_script(cache) };
+    /// Keeps what an interpreter made of the modules that it was given: the bytecode of each, after its length in eight
+    /// bytes, the lowest first.
+    pub fn keep(&self, cache: &Cache, compression: Compression, given: &Given, made: &File) -> Result<(), BuildError> {
+        let mut made = BufReader::with_capacity(1 << 16, made);
         let mut writer = EntryWriter::new(BlockWriter::new(cache.writer(Area::Segments, self.key)?, compression));
         let mut directories = BTreeMap::new();
         let mut unpacked_size = 0;
-        for (path, file) in &files {
+        for (path, mode) in &given.files {
             if let Some(parent) = path.parent() {
-                directories.entry(parent.clone()).or_insert(made.directory(&parent, self.date)?);
+                directories.entry(parent.clone()).or_insert(directory(&parent, self.date)?);
             }
-            let size = file.metadata()?.len();
-            let Attributes { mode, uid, gid, .. } = made.attributes(file)?;
-            let metadata = Metadata { mode, uid, gid, mtime: self.date, ..Metadata::default() };
+            let mut length = [0; 8];
+            made.read_exact(&mut length)?;
+            let size = u64::from_le_bytes(length);
+            let metadata = Metadata { mode: *mode, mtime: self.date, ..Metadata::default() };
             let entry = Entry { path: path.clone(), kind: Kind::File { size }, metadata };
-            writer.write(&entry, &mut File::open(file)?)?;
+            writer.write(&entry, &mut (&mut made).take(size))?;
             unpacked_size += size;
         }
         let (writer, _): (CacheWriter<'_>, _) = writer.into_inner().finish()?;
@@ -207,43 +208,10 @@ fn record_key(bytecode: Digest) -> Digest {
     FramedHasher::new("bytecode record").field("bytecode", bytecode.as_bytes()).finish()
 }
 
-/// The tree in which an interpreter left bytecode.
-pub struct Made<'a> {
-    tree: &'a TreeDir,
-    owners: Owners,
-    sidecar: Sidecar,
-}
-
-impl<'a> Made<'a> {
-    /// Reads `tree`, which keeps owners in this way.
-    pub fn new(tree: &'a TreeDir, owners: Owners) -> io::Result<Self> {
-        Ok(Self { tree, owners, sidecar: Sidecar::load(tree)? })
-    }
-
-    /// The bytecode of modules and where it is on this machine, sorted; nothing if that of one is missing.
-    fn files(&self, modules: &[String], interpreter: &Interpreter) -> io::Result<Option<BTreeMap<ImagePath, PathBuf>>> {
-        let view = View::new(std::slice::from_ref(self.tree));
-        let mut files = BTreeMap::new();
-        for module in modules {
-            let Some(path) = interpreter.bytecode_of(module) else { return Ok(None) };
-            let path = merged(&ImagePath::parse(path).map_err(invalid)?);
-            match view.lookup(&path)? {
-                Some(found) if found.metadata.is_file() => files.insert(path, found.path),
-                _ => return Ok(None),
-            };
-        }
-        Ok(Some(files))
-    }
-
-    fn directory(&self, path: &ImagePath, mtime: i64) -> io::Result<Directory> {
-        let Attributes { mode, uid, gid, .. } = self.attributes(&self.tree.root().join(path.as_path()))?;
-        let path = String::from_utf8(path.as_bytes().to_vec()).map_err(invalid)?;
-        Ok(Directory { path, mode, uid, gid, mtime })
-    }
-
-    fn attributes(&self, path: &std::path::Path) -> io::Result<Attributes> {
-        record::attributes(self.owners, path, &self.sidecar)
-    }
+/// A directory of bytecode, as `py_compile` makes it where the umask is 022.
+fn directory(path: &ImagePath, mtime: i64) -> io::Result<Directory> {
+    let path = String::from_utf8(path.as_bytes().to_vec()).map_err(invalid)?;
+    Ok(Directory { path, mode: 0o755, uid: 0, gid: 0, mtime })
 }
 
 fn invalid(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {

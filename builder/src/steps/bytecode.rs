@@ -1,16 +1,19 @@
 //! Compiles the Python modules of packages before any image has them, once for all images: in a root filesystem made of
 //! the interpreter, what it depends on, and the modules; nothing else can have a say in what comes out.
 //!
-//! What py3compile would make in an image is the same: it, too, runs `py_compile`, and with `SOURCE_DATE_EPOCH` set what
-//! that writes depends on the module's path and content and on the interpreter. See PEP 552.
+//! What py3compile would make in an image is the same: it runs `py_compile`, and with `SOURCE_DATE_EPOCH` set what that
+//! writes depends on the module's path and content and on the interpreter alone. See PEP 552.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod modules;
+
+use std::cmp::Reverse;
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::Path;
 
-use layer::compress::decompress;
+use content::{Digest, FramedHasher};
 use layer::entry::{Entry, ImagePath, Kind, Metadata};
 use layer::record::{Owners, TreeDir};
 use layer::unpack::Unpacker;
@@ -19,18 +22,23 @@ use sandbox::{Network, Stdin, User};
 use spec::ImageName;
 use store::Area;
 
+use self::modules::{each_entry, path_of};
 use crate::error::BuildError;
 use crate::events::Event;
 use crate::image::DEFAULT_PATH;
-use crate::package::bytecode::{EXCLUSIONS, Known, Made, Wanted, exclusions};
-use crate::package::segment::{MERGED, Segment, merged};
+use crate::package::bytecode::{EXCLUSIONS, Given, Known, Wanted, exclusions};
+use crate::package::segment::{MERGED, Segment};
+use crate::parallel::{each, map};
 use crate::plan::LockedPackage;
 use crate::python::Interpreter;
 use crate::steps::commands::{Invocation, Runner};
 use crate::steps::packages::Workshop;
 
 /// What the interpreter runs.
-const DRIVER: &str = include_str!("compile.py");
+const DRIVER: &str = include_str!("bytecode/compile.py");
+
+/// The directory in which it finds modules, and leaves what it makes of them.
+const DIRECTORY: &str = "drystone";
 
 /// A list of exclusions is not larger than this.
 const LARGEST_LIST: u64 = 1 << 20;
@@ -43,6 +51,8 @@ pub struct Compiler<'a> {
     pub runner: Runner<'a>,
     /// How trees keep owners.
     pub owners: Owners,
+    /// What the keys of such trees begin with.
+    pub trees: Digest,
     /// The image that asks first.
     pub image: &'a ImageName,
     /// The interpreter of the image.
@@ -134,35 +144,55 @@ impl Compiler<'_> {
     }
 
     fn make(&self, wanted: &[Wanted], segments: &[Segment]) -> Result<(), BuildError> {
-        let cache = self.workshop.cache;
+        let Workshop { cache, jobs, interrupt, places, compression, .. } = *self.workshop;
         let scratch = cache.scratch_dir()?;
-        let root = TreeDir::create(scratch.path().join("root"))?;
-        let upper = TreeDir::create(scratch.path().join("upper"))?;
-        let mut ready = self.lay(&root, wanted, segments)?;
+        let [modules, upper] = ["modules", "upper"].map(|name| TreeDir::create(scratch.path().join(name)));
+        let (modules, upper) = (modules?, upper?);
+        let directory = modules.root().join(DIRECTORY);
+        fs::create_dir(&directory)?;
+        let library = self.library()?;
+        let trees = std::slice::from_ref(&library);
+        let given = map(wanted, jobs, interrupt, |wanted| {
+            let _place = places.take();
+            let file = directory.join(wanted.place.to_string());
+            Ok(modules::give(wanted, &segments[wanted.place], (self.interpreter, &View::new(trees)), &file)?)
+        })?;
+        let works =
+            has_file(&library, &self.interpreter.program())? && has_file(&library, &self.interpreter.importer())?;
+        let mut ready: Vec<(&Wanted, &Given)> = wanted
+            .iter()
+            .zip(&given)
+            .filter_map(|(wanted, given)| Some((wanted, given.as_ref().filter(|_| works)?)))
+            .collect();
         // The longest first, so that none is left alone at the end.
-        ready.sort_by_key(|wanted| std::cmp::Reverse(wanted.modules.len()));
+        ready.sort_by_key(|(_, given)| Reverse(given.files.len()));
         if !ready.is_empty() {
-            self.run(&ready, &root, &upper)?;
+            self.run(&ready, &[library, modules], &upper)?;
         }
-        let made = Made::new(&upper, self.owners)?;
-        for wanted in wanted {
-            if ready.iter().any(|ready| ready.place == wanted.place) {
-                wanted.keep(cache, self.workshop.compression, self.interpreter, &made)?;
-            } else {
-                wanted.leave_to_script(cache)?;
+        each(wanted, jobs, interrupt, |wanted| {
+            let _place = places.take();
+            let given = ready.iter().find(|(ready, _)| ready.place == wanted.place);
+            match given.map(|(_, given)| Ok::<_, io::Error>((given, made(&upper, wanted.place)?))).transpose()? {
+                Some((given, Some(made))) => wanted.keep(cache, compression, given, &made),
+                _ => wanted.leave_to_script(cache),
             }
-        }
-        Ok(())
+        })
     }
 
-    /// Lays the interpreter and the modules, and returns what can be compiled by what is there.
-    fn lay<'w>(
-        &self,
-        root: &TreeDir,
-        wanted: &'w [Wanted],
-        segments: &[Segment],
-    ) -> Result<Vec<&'w Wanted>, BuildError> {
-        let mut unpacker = Unpacker::new(root, &[], self.owners)?;
+    /// The files of the interpreter and of what it depends on, apart from any image.
+    fn library(&self) -> Result<TreeDir, BuildError> {
+        const TREE: &str = "tree";
+        let cache = self.workshop.cache;
+        let key = FramedHasher::new("interpreter tree 1")
+            .field("trees", self.trees.as_bytes())
+            .field("interpreter", self.interpreter.key().as_bytes())
+            .finish();
+        if let Some(found) = cache.tree(key)? {
+            return Ok(TreeDir::new(found.join(TREE)));
+        }
+        let new = cache.new_tree()?;
+        let root = TreeDir::create(new.path().join(TREE))?;
+        let mut unpacker = Unpacker::new(&root, &[], self.owners)?;
         for name in MERGED {
             let merged = ImagePath::root().join(b"usr").join(name.as_bytes());
             let metadata = Metadata { mode: 0o755, ..Metadata::default() };
@@ -171,129 +201,51 @@ impl Compiler<'_> {
             let kind = Kind::Symlink { target: format!("usr/{name}").into_bytes() };
             unpacker.apply(&Entry { path: path_of(name)?, kind, metadata }, &mut io::empty())?;
         }
-        let mut library = Links::default();
         for segment in &self.workshop.segments(&self.interpreter.packages)? {
-            each_entry(segment, |entry, content| {
-                library.note(&entry);
-                unpacker.apply(&entry, content)
-            })?;
-        }
-        let mut ready = Vec::new();
-        for wanted in wanted {
-            let mut modules = library.clone();
-            each_entry(&segments[wanted.place], |entry, content| {
-                if !modules.note(&entry) {
-                    return Ok(());
-                }
-                unpacker.apply(&entry, content)
-            })?;
-            if wanted.modules.iter().all(|module| modules.reach(module)) {
-                ready.push(wanted);
-            }
+            each_entry(segment, |entry, content| unpacker.apply(&entry, content))?;
         }
         unpacker.finish()?;
-        let view = View::new(std::slice::from_ref(root));
-        let has = |path: &str| Ok::<_, io::Error>(view.lookup(&path_of(path)?)?.is_some());
-        if !has(&self.interpreter.program())? || !has(&self.interpreter.compiler())? {
-            ready.clear();
-        }
-        Ok(ready)
+        Ok(TreeDir::new(new.commit(key)?.join(TREE)))
     }
 
-    fn run(&self, wanted: &[&Wanted], root: &TreeDir, upper: &TreeDir) -> Result<(), BuildError> {
-        let what = format!("compiling the Python modules of {} packages", wanted.len());
+    fn run(&self, packages: &[(&Wanted, &Given)], lowers: &[TreeDir], upper: &TreeDir) -> Result<(), BuildError> {
+        let what = format!("compiling the Python modules of {} packages", packages.len());
         self.runner.observer.observe(Event::StepOutput { image: self.image, line: &what });
-        let lists: Vec<String> = wanted.iter().map(|wanted| wanted.modules.join("\n")).collect();
+        let names: String = packages.iter().map(|(wanted, _)| format!("{}\n", wanted.place)).collect();
         let program = format!("/{}", self.interpreter.program());
-        let jobs = self.workshop.jobs.to_string();
+        let (directory, jobs) = (format!("/{DIRECTORY}"), self.workshop.jobs.to_string());
         let invocation = Invocation {
             image: self.image,
             what: &what,
             // Neither does it see packages of its own (-S), nor write bytecode for what it imports (-B).
-            argv: [&program, "-S", "-s", "-B", "-c", DRIVER, &jobs].map(OsString::from).to_vec(),
+            argv: [&program, "-S", "-s", "-B", "-c", DRIVER, &directory, &jobs].map(OsString::from).to_vec(),
             env: environment(),
             directory: "/".into(),
             user: User::default(),
             network: Network::None,
             mounts: Vec::new(),
-            stdin: Stdin::Data(lists.join("\n\n").into_bytes()),
+            stdin: Stdin::Data(names.into_bytes()),
         };
-        self.runner.run(invocation, std::slice::from_ref(root), upper)
+        self.runner.run(invocation, lowers, upper)
     }
 }
 
-/// What reaches `py_compile`. The date only has to be there: bytecode then has the hash of its module in it, and no time.
+/// What an interpreter left in `upper` of the package at this place, if it could compile all of it.
+fn made(upper: &TreeDir, place: usize) -> io::Result<Option<File>> {
+    let view = View::new(std::slice::from_ref(upper));
+    let found = view.lookup(&path_of(&format!("{DIRECTORY}/{place}.pyc"))?)?;
+    found.filter(|found| found.metadata.is_file()).map(|found| File::open(found.path)).transpose()
+}
+
+fn has_file(tree: &TreeDir, path: &str) -> io::Result<bool> {
+    Ok(View::new(std::slice::from_ref(tree)).lookup(&path_of(path)?)?.is_some())
+}
+
+/// What reaches the interpreter.
 fn environment() -> Vec<(OsString, OsString)> {
-    let variables = [
-        ("PATH", DEFAULT_PATH),
-        ("HOME", "/root"),
-        ("LC_ALL", "C.UTF-8"),
-        ("TZ", "UTC"),
-        ("SOURCE_DATE_EPOCH", "1"),
-        ("PYTHONHASHSEED", "0"),
-    ];
+    let variables =
+        [("PATH", DEFAULT_PATH), ("HOME", "/root"), ("LC_ALL", "C.UTF-8"), ("TZ", "UTC"), ("PYTHONHASHSEED", "0")];
     variables.map(|(name, value)| (name.into(), value.into())).to_vec()
-}
-
-/// The modules of a package and of the interpreter, as far as they are files of theirs or links to such.
-#[derive(Clone, Default)]
-struct Links {
-    files: BTreeSet<ImagePath>,
-    links: BTreeMap<ImagePath, ImagePath>,
-}
-
-impl Links {
-    /// Notes an entry of the package's segment. Returns whether it is needed to compile the package.
-    fn note(&mut self, entry: &Entry) -> bool {
-        if !entry.path.name().ends_with(b".py") {
-            return false;
-        }
-        match &entry.kind {
-            Kind::File { .. } => self.files.insert(entry.path.clone()),
-            Kind::HardLink { target } if self.files.contains(target) => self.files.insert(entry.path.clone()),
-            Kind::Symlink { target } => {
-                let Some(target) = followed(&entry.path, target) else { return false };
-                self.links.insert(entry.path.clone(), target);
-                true
-            }
-            _ => false,
-        }
-    }
-
-    /// Whether a path of the package's list leads to a file that was noted. What is elsewhere may be another one in each
-    /// image.
-    fn reach(&self, path: &str) -> bool {
-        const MOST_LINKS: usize = 8;
-        let Ok(mut path) = ImagePath::parse(path).map(|path| merged(&path)) else { return false };
-        for _ in 0..MOST_LINKS {
-            match self.links.get(&path) {
-                Some(target) => path = target.clone(),
-                None => return self.files.contains(&path),
-            }
-        }
-        false
-    }
-}
-
-/// Where a link leads, if no other link is on the way but those of the merged `/usr`.
-fn followed(link: &ImagePath, target: &[u8]) -> Option<ImagePath> {
-    let mut reached = if target.starts_with(b"/") { ImagePath::root() } else { link.parent()? };
-    for name in target.split(|byte| *byte == b'/') {
-        match name {
-            b"" | b"." => {}
-            b".." => reached = reached.parent()?,
-            name => reached = reached.join(name),
-        }
-    }
-    Some(merged(&reached))
-}
-
-fn each_entry(segment: &Segment, visit: impl FnMut(Entry, &mut dyn Read) -> io::Result<()>) -> io::Result<()> {
-    layer::read::entries(decompress(File::open(&segment.path)?)?, visit)
-}
-
-fn path_of(text: &str) -> io::Result<ImagePath> {
-    ImagePath::parse(text).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }
 
 /// Removes the bytecode that scripts left in `upper`, and the directories for it that are new and empty then.
@@ -323,45 +275,6 @@ fn remove_below(directory: &Path, path: &ImagePath, below: &View<'_>) -> io::Res
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn entry(path: &str, kind: Kind) -> Entry {
-        Entry { path: path_of(path).unwrap(), kind, metadata: Metadata::default() }
-    }
-
-    #[test]
-    fn a_module_is_reached_through_links_of_its_own_package_only() {
-        let link = |target: &str| Kind::Symlink { target: target.as_bytes().to_vec() };
-        let mut links = Links::default();
-        let entries = [
-            ("usr/share/x/a.py", Kind::File { size: 1 }, true),
-            ("usr/share/x/b.py", link("a.py"), true),
-            ("usr/share/x/c.py", link("../x/b.py"), true),
-            ("usr/share/x/d.py", link("/usr/share/other/a.py"), true),
-            ("usr/share/x/e.py", link("e.py"), true),
-            ("usr/lib/x/f.py", Kind::File { size: 1 }, true),
-            ("usr/share/x/g.py", link("/lib/x/f.py"), true),
-            ("usr/share/x/h.py", Kind::HardLink { target: path_of("usr/share/x/a.py").unwrap() }, true),
-            ("usr/share/x/i.py", Kind::HardLink { target: path_of("usr/share/x/data").unwrap() }, false),
-            ("usr/share/x/data", Kind::File { size: 1 }, false),
-        ];
-        for (path, kind, expected) in entries {
-            assert_eq!(links.note(&entry(path, kind)), expected, "{path}");
-        }
-        let reached = |path: &str| links.reach(path);
-        for path in [
-            "/usr/share/x/a.py",
-            "/usr/share/x/b.py",
-            "/usr/share/x/c.py",
-            "/lib/x/f.py",
-            "/usr/share/x/g.py",
-            "/usr/share/x/h.py",
-        ] {
-            assert!(reached(path), "{path}");
-        }
-        for path in ["/usr/share/x/d.py", "/usr/share/x/e.py", "/usr/share/x/i.py", "/usr/share/x/none.py"] {
-            assert!(!reached(path), "{path}");
-        }
-    }
 
     #[test]
     fn bytecode_of_scripts_is_removed_and_nothing_else() {
