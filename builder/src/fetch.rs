@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use content::{Digest, HashingReader, VerifyingReader};
@@ -28,9 +29,10 @@ const TRIES: u32 = 4;
 pub const STAND_IN: &str = "stand-in";
 
 /// Fetches files. Cheap to clone; connections are shared.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub struct Fetcher {
-    client: Client,
+    /// Made when it is needed: it takes longer than to find out that nothing has to be fetched.
+    client: Arc<OnceLock<Client>>,
     /// Where the files of stand-ins are, by the host part of their address.
     stand_ins: BTreeMap<String, PathBuf>,
     /// Copies on this machine of what lies below an address.
@@ -127,9 +129,8 @@ pub enum Document {
 
 impl Fetcher {
     /// A fetcher with sensible timeouts. Proxies are taken from the environment, as curl and apt do.
-    pub fn new() -> Result<Self, reqwest::Error> {
-        let client = client(Duration::from_secs(20), Duration::from_secs(60))?;
-        Ok(Self { client, stand_ins: BTreeMap::new(), copies: Vec::new(), offline: false })
+    pub fn new() -> Self {
+        Self::default()
     }
 
     /// Opens no connection: what is not on this machine is an error.
@@ -308,11 +309,20 @@ impl Fetcher {
         retry(|| store(&mut self.request(url, None)?))
     }
 
+    fn client(&self) -> Result<&Client, reqwest::Error> {
+        if let Some(made) = self.client.get() {
+            return Ok(made);
+        }
+        let new = client(Duration::from_secs(20), Duration::from_secs(60))?;
+        Ok(self.client.get_or_init(|| new))
+    }
+
     fn request(&self, url: &Url, known: Option<&Validators>) -> Result<Response, Attempt> {
         if self.offline {
             return Err(Attempt::Final(FetchError::Offline { url: shown(url) }));
         }
-        let mut request = self.client.get(url.clone());
+        let client = self.client().map_err(|error| Attempt::Final(unreachable(url, error)))?;
+        let mut request = client.get(url.clone());
         if let Some(etag) = known.and_then(|known| known.etag.as_deref()) {
             request = request.header(IF_NONE_MATCH, etag);
         }
@@ -405,6 +415,10 @@ fn broken(url: &Url, error: impl Into<Box<dyn std::error::Error + Send + Sync>>)
         Ok(error) => Attempt::Again(FetchError::Unreachable { url, source: error }, None),
         Err(source) => Attempt::Again(FetchError::Unreachable { url, source }, None),
     }
+}
+
+fn unreachable(url: &Url, error: reqwest::Error) -> FetchError {
+    FetchError::Unreachable { url: shown(url), source: error.into() }
 }
 
 fn local_error(url: &Url, error: io::Error) -> FetchError {

@@ -15,6 +15,7 @@ mod auth;
 mod backoff;
 mod challenge;
 mod client;
+mod clients;
 mod credentials;
 mod download;
 mod error;

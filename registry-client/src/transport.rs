@@ -9,11 +9,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use oci::Registry;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, LOCATION};
-use reqwest::{Certificate, Identity, Method, Url};
+use reqwest::{Method, Url};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::auth::{self, Auth, Scope};
 use crate::backoff::{Backoff, Next, retry_after};
+use crate::clients::Clients;
 use crate::error::{is_transient_status, tamed};
 use crate::reply::Reply;
 use crate::source::Flow;
@@ -23,7 +24,6 @@ use crate::{Error, Event, Options, RequestName};
 const MAX_REDIRECTS: usize = 10;
 /// How many times the stall limit a registry may take to answer once it has everything: it may have to move a blob.
 const PATIENCE_AFTER_BODY: u32 = 5;
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// One request, and what it is for.
 #[derive(Clone)]
@@ -111,7 +111,7 @@ impl Call {
 pub(crate) struct Transport {
     pub(crate) options: Options,
     pub(crate) auth: Auth,
-    http: reqwest::Client,
+    clients: Clients,
     permits: Mutex<HashMap<Registry, Arc<Semaphore>>>,
     /// Mirrors that failed, and are not asked again.
     failed_mirrors: Mutex<BTreeSet<Registry>>,
@@ -121,35 +121,11 @@ pub(crate) struct Transport {
 
 impl Transport {
     pub(crate) fn new(options: Options) -> Result<Self, Error> {
-        let mut certificates = Vec::new();
-        for pem in &options.certificates {
-            certificates.extend(Certificate::from_pem_bundle(pem).map_err(Error::Setup)?);
-        }
-        let identity = options.identity.as_ref().map(|pem| Identity::from_pem(pem.reveal().as_bytes()));
-        let identity = identity.transpose().map_err(Error::Identity)?;
-        let proxies = options.proxies.list()?;
-        let builder = || {
-            let builder = reqwest::Client::builder()
-                .user_agent(&options.user_agent)
-                .redirect(reqwest::redirect::Policy::none())
-                .connect_timeout(CONNECT_TIMEOUT)
-                .no_proxy()
-                .pool_max_idle_per_host(options.connections_per_host)
-                .tcp_nodelay(true)
-                .tcp_keepalive(Duration::from_secs(30));
-            let builder = proxies.iter().cloned().fold(builder, reqwest::ClientBuilder::proxy);
-            match &identity {
-                Some(identity) => builder.identity(identity.clone()),
-                None => builder,
-            }
-        };
-        // A small container has no certificates of its own; registries without TLS can be reached all the same.
-        let with_system = builder().tls_certs_merge(certificates.clone()).build();
-        let http = with_system.or_else(|_| builder().tls_certs_only(certificates).build()).map_err(Error::Setup)?;
+        let clients = Clients::new(&options)?;
         Ok(Self {
             options,
             auth: Auth::default(),
-            http,
+            clients,
             permits: Mutex::default(),
             failed_mirrors: Mutex::default(),
             lists: tokio::sync::Mutex::default(),
@@ -303,7 +279,8 @@ impl Transport {
         call: &Call,
         streamed: Option<(reqwest::Body, Arc<Flow>)>,
     ) -> Result<Reply, Error> {
-        let mut request = self.http.request(call.method.clone(), call.url.clone()).headers(call.headers.clone());
+        let client = self.clients.of(&call.url, &self.options)?;
+        let mut request = client.request(call.method.clone(), call.url.clone()).headers(call.headers.clone());
         let mut shown = None;
         if self.is_home(call)
             && let Some(authorization) = self.authorization_unless_given(call).await?

@@ -497,7 +497,7 @@ pub fn load_family(names: &[String], set: &[(String, String)]) -> Result<(Loaded
 /// What fetches files, stand-ins included.
 pub fn fetcher(loaded: &LoadedFamily, cache: &Cache, offline: bool) -> Result<Fetcher, Failure> {
     let copies = Carried::of(&loaded.directory).map(|carried| carried.copies(&loaded.family)).unwrap_or_default();
-    let fetcher = plain_fetcher(offline)?.with_copies(copies);
+    let fetcher = plain_fetcher(offline).with_copies(copies);
     match plan::uses_stand_ins(&loaded.family) {
         true => Ok(fetcher.with_stand_ins("opencontrail", stand_ins(cache)?)),
         false => Ok(fetcher),
@@ -505,9 +505,8 @@ pub fn fetcher(loaded: &LoadedFamily, cache: &Cache, offline: bool) -> Result<Fe
 }
 
 /// What fetches files where there are no stand-ins.
-pub fn plain_fetcher(offline: bool) -> Result<Fetcher, Failure> {
-    let fetcher = Fetcher::new().map_err(Failure::of)?;
-    Ok(if offline { fetcher.offline() } else { fetcher })
+pub fn plain_fetcher(offline: bool) -> Fetcher {
+    if offline { Fetcher::new().offline() } else { Fetcher::new() }
 }
 
 /// Whether images are built on what others made.

@@ -115,7 +115,7 @@ pub fn run(request: &Request<'_>, output: Output) -> Result<Finished, Failure> {
     let asked: Option<&dyn Puller> = if offline { None } else { Some(&puller) };
     let mut bases = Bases::new(&place.layout, &place.cache, asked);
     bases.refresh = request.dockerfile.pull;
-    let fetcher = session::plain_fetcher(offline)?;
+    let fetcher = session::plain_fetcher(offline);
     let mut recipe = Recipe {
         dockerfile: &inputs.dockerfile,
         context: inputs.context.as_ref(),
