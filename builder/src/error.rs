@@ -223,12 +223,17 @@ pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
 
 fn lacking(missing: &[MissingInput]) -> String {
     let files = if missing.len() == 1 { "1 file".to_owned() } else { format!("{} files", missing.len()) };
-    let bytes: u64 = missing.iter().filter_map(|input| input.size).sum();
+    let sizes: Vec<u64> = missing.iter().filter_map(|input| input.size).collect();
+    let bytes = match (sizes.iter().sum::<u64>(), sizes.len() == missing.len()) {
+        (bytes, true) => format!(", {bytes} bytes"),
+        (0, false) => String::new(),
+        (bytes, false) => format!(", {bytes} bytes and what is not known"),
+    };
     let line = |input: &MissingInput| match input.size {
         Some(size) => format!("\n  {} ({size} bytes)", input.what),
         None => format!("\n  {}", input.what),
     };
-    format!("{files}, {bytes} bytes:{}", missing.iter().map(line).collect::<String>())
+    format!("{files}{bytes}:{}", missing.iter().map(line).collect::<String>())
 }
 
 fn asked(places: &[Url]) -> String {

@@ -74,11 +74,11 @@ fn a_plain_user_and_root_build_the_same() {
     root.build(&[]).success();
     let plain = given_to(bench(), users::PLAIN);
     let built = build_as(&plain, users::plain(plain.at("drystone")), &[]);
-    assert!(built.stderr.starts_with("userns-single"), "{}", built.stderr);
+    assert!(built.stderr.starts_with("sandbox userns-single"), "{}", built.stderr);
     assert_same(&root, &plain, "root and a plain user");
     let ranged = given_to(bench(), users::RANGED);
     let built = build_as(&ranged, Ranged::new().command(ranged.at("drystone")), &[]);
-    assert!(built.stderr.starts_with("userns: "), "{}", built.stderr);
+    assert!(built.stderr.starts_with("sandbox userns: "), "{}", built.stderr);
     assert_same(&root, &ranged, "root and a user with a range of ids");
 }
 

@@ -72,7 +72,7 @@ fn where_nothing_works(bench: &Bench, arguments: &str) -> Finished {
 fn what_needs_no_commands_is_the_same_without_a_sandbox_for_root_and_for_a_plain_user() {
     let usual = files_only();
     let built = usual.build(&["--sandbox", "root"]).success();
-    assert!(built.stderr.starts_with("root: asked for"), "{}", built.stderr);
+    assert!(built.stderr.starts_with("sandbox root: asked for"), "{}", built.stderr);
     let listing = usual.listing("app");
     for expected in ["cr--r--r-- 77/78", "-r-s--x--x 77/78", "dr-xr-xr-x 77/78", "500/501"] {
         assert!(listing.contains(expected), "no `{expected}` in\n{listing}");
@@ -80,7 +80,7 @@ fn what_needs_no_commands_is_the_same_without_a_sandbox_for_root_and_for_a_plain
 
     let root = files_only();
     let built = root.build(&["--sandbox", "none"]).success();
-    assert!(built.stderr.starts_with("none: asked for"), "{}", built.stderr);
+    assert!(built.stderr.starts_with("sandbox none: asked for"), "{}", built.stderr);
     assert_eq!(root.digests(), usual.digests(), "root without a sandbox");
     root.is_whole();
 

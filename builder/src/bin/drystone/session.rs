@@ -286,7 +286,7 @@ impl Workplace {
         let interrupt = stop_on_signals()?;
         let (observer, screen) = progress::observer_on_screen(output);
         let somebody = arguments.shell_fail.then(|| AtTerminal::new(screen));
-        observer.observe(Event::Note(&sandbox.reason()));
+        observer.observe(Event::Note(&format!("sandbox {}", sandbox.reason())));
         let cache = Cache::open(&cache_directory)?;
         let layout = Arc::new(Layout::open_or_create(&arguments.layout.layout)?);
         Ok(Self { started, cache, layout, observer, interrupt, sandbox, secrets, somebody, aside: None })
