@@ -21,6 +21,7 @@
 
 mod debian;
 mod errors;
+mod explain;
 mod family;
 mod flags;
 mod git;

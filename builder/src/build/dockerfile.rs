@@ -109,19 +109,29 @@ impl Builder<'_> {
         reference: Reference,
     ) -> Result<RecipeAhead, BuildError> {
         let context = self.context_of(image)?;
-        let recipe = recipe_of((image, dockerfile), platform, &context, reference);
-        let (arguments, order) = read(&recipe)?;
+        self.recipe_ahead(&recipe_of((image, dockerfile), platform, &context, reference), siblings)
+    }
+
+    /// Looks at what would be done for a recipe. `siblings` are the images of its family that it needs.
+    pub(super) fn recipe_ahead(
+        &self,
+        recipe: &Recipe<'_>,
+        siblings: &BTreeMap<String, Foreseen>,
+    ) -> Result<RecipeAhead, BuildError> {
+        let (arguments, order) = read(recipe)?;
         let mut done: BTreeMap<usize, Arc<Stage>> = BTreeMap::new();
         let mut stages = Vec::new();
         for need in &order {
             let is_target = need.stage == order.last().map_or(0, |last| last.stage);
             let known = need.stages.iter().map(|stage| (*stage, Arc::clone(&done[stage]))).collect();
-            let stage = StageBuild::new(self, &recipe, &arguments, need, known, (is_target, Some(siblings))).build()?;
-            stages.push((stage_name(dockerfile, need.stage), stage.ahead.clone()));
+            let stage = StageBuild::new(self, recipe, &arguments, need, known, (is_target, Some(siblings))).build()?;
+            stages.push((stage_name(recipe.dockerfile, need.stage), stage.ahead.clone()));
             done.insert(need.stage, Arc::new(stage));
         }
         let (_, last) = done.pop_last().expect("the target is needed");
-        let Stage { state, known, .. } = Arc::unwrap_or_clone(last);
+        let Stage { mut state, known, .. } = Arc::unwrap_or_clone(last);
+        let config = state.config.as_mut().expect("every stage has a configuration");
+        config.config.labels.extend(recipe.labels.clone());
         Ok(RecipeAhead { stages, image: Foreseen { state, known } })
     }
 

@@ -6,13 +6,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use content::Digest;
 use oci::{ImageConfig, Reference};
 use serde::Serialize;
-use spec::{Command, Step};
+use spec::{Command, ImageName, Step};
 
 use super::dockerfile::{Ahead, Known, RecipeAhead, kind_in_stage};
 use super::inputs::{Facts, LastStep, config_facts};
 use super::{Builder, State};
 use crate::base;
 use crate::cut::Cut;
+use crate::dockerfile::Recipe;
 use crate::error::BuildError;
 use crate::image::configuration;
 use crate::layering;
@@ -102,7 +103,10 @@ impl Builder<'_> {
             let below: Option<Vec<Foreseen>> = needed.iter().map(|place| foreseen[place].clone()).collect();
             let result = match below {
                 None => {
-                    explained.all_of(planned, Reason::Unforeseen);
+                    match planned.image.dockerfile {
+                        Some(_) => explained.all_of_dockerfile(&planned.image.name, Reason::Unforeseen),
+                        None => explained.all_of_spec(&planned.image.name, Reason::Unforeseen),
+                    }
                     None
                 }
                 Some(below) => match &planned.image.dockerfile {
@@ -111,10 +115,12 @@ impl Builder<'_> {
                         let siblings = names.zip(below).collect();
                         let reference = reference(planned.image);
                         match self.dockerfile_ahead((planned.image, dockerfile), &plan.platform, &siblings, reference) {
-                            Ok(ahead) => Some(self.explain_dockerfile(planned, ahead, last, &mut explained)?),
+                            Ok(ahead) => {
+                                Some(self.explain_dockerfile(&planned.image.name, ahead, last, &mut explained)?)
+                            }
                             Err(error) => {
                                 let base = error.absent_base().map(str::to_owned).ok_or(error)?;
-                                explained.all_of(planned, Reason::Absent { base });
+                                explained.all_of_dockerfile(&planned.image.name, Reason::Absent { base });
                                 None
                             }
                         }
@@ -129,20 +135,34 @@ impl Builder<'_> {
         Ok(explained.steps)
     }
 
+    /// Explains the steps of an image that is built from a Dockerfile outside of a family. Nothing is changed.
+    pub fn explain_recipe(&self, recipe: &Recipe<'_>) -> Result<Vec<ExplainedStep>, BuildError> {
+        let mut explained = Explained::default();
+        let last = Last::new(self.last_steps(&recipe.reference)?.unwrap_or_default());
+        match self.recipe_ahead(recipe, &BTreeMap::new()) {
+            Ok(ahead) => drop(self.explain_dockerfile(&recipe.name, ahead, last, &mut explained)?),
+            Err(error) => {
+                let base = error.absent_base().map(str::to_owned).ok_or(error)?;
+                explained.all_of_dockerfile(&recipe.name, Reason::Absent { base });
+            }
+        }
+        Ok(explained.steps)
+    }
+
     fn explain_dockerfile(
         &self,
-        planned: &PlannedImage<'_>,
+        name: &ImageName,
         RecipeAhead { stages, mut image }: RecipeAhead,
         mut last: Last,
         explained: &mut Explained,
     ) -> Result<Foreseen, BuildError> {
         for (stage, steps) in stages {
             for step in steps {
-                self.explain_step(planned, &step, kind_in_stage(step.kind, &stage), &mut last, explained)?;
+                self.explain_step(name, &step, kind_in_stage(step.kind, &stage), &mut last, explained)?;
             }
         }
         let config = image.state.config.as_ref().expect("every stage has a configuration");
-        self.explain_step(planned, &config_ahead(config, &image.state), CONFIG.to_owned(), &mut last, explained)?;
+        self.explain_step(name, &config_ahead(config, &image.state), CONFIG.to_owned(), &mut last, explained)?;
         image.state.triggers = Vec::new();
         Ok(image)
     }
@@ -169,7 +189,7 @@ impl Builder<'_> {
         let mut layers = state.layers.clone();
         for step in self.ahead(plan, cut, place, &mut state)? {
             let step = Ahead { key: step.key.filter(|_| known.key || step.kind == CONFIG), ..step };
-            self.explain_step(planned, &step, step.kind.to_owned(), &mut last, explained)?;
+            self.explain_step(&planned.image.name, &step, step.kind.to_owned(), &mut last, explained)?;
             if step.kind == CONFIG {
                 continue;
             }
@@ -187,7 +207,7 @@ impl Builder<'_> {
 
     fn explain_step(
         &self,
-        planned: &PlannedImage<'_>,
+        image: &ImageName,
         step: &Ahead,
         kind: String,
         last: &mut Last,
@@ -206,7 +226,7 @@ impl Builder<'_> {
         }
         explained.steps.push(ExplainedStep {
             number,
-            image: planned.image.name.to_string(),
+            image: image.to_string(),
             kind: step.kind.to_owned(),
             described: step.described.clone(),
             key: step.key,
@@ -346,15 +366,20 @@ struct Explained {
 }
 
 impl Explained {
-    /// Says one thing of all steps of an image.
-    fn all_of(&mut self, planned: &PlannedImage<'_>, reason: Reason) {
-        let (kind, described) = match planned.image.dockerfile {
-            Some(_) => ("dockerfile", "its Dockerfile"),
-            None => ("spec", "all of its steps"),
-        };
+    /// Says one thing of all steps of an image with a Dockerfile.
+    fn all_of_dockerfile(&mut self, image: &ImageName, reason: Reason) {
+        self.all_of(image, ("dockerfile", "its Dockerfile"), reason);
+    }
+
+    /// Says one thing of all steps of an image with a spec.
+    fn all_of_spec(&mut self, image: &ImageName, reason: Reason) {
+        self.all_of(image, ("spec", "all of its steps"), reason);
+    }
+
+    fn all_of(&mut self, image: &ImageName, (kind, described): (&str, &str), reason: Reason) {
         self.steps.push(ExplainedStep {
             number: self.steps.len() + 1,
-            image: planned.image.name.to_string(),
+            image: image.to_string(),
             kind: kind.to_owned(),
             described: described.to_owned(),
             key: None,

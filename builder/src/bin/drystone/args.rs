@@ -129,7 +129,10 @@ pub enum Command {
     ///
     /// What has changed is told by comparing with the last build that had the same name, cache and kind of step: which
     /// package has another version, which file another content, which variable another value. Nothing is built.
-    Explain(Explain),
+    ///
+    /// `drystone explain -f Dockerfile -t NAME CONTEXT` explains what `build` with the same arguments would do. What is
+    /// not here is not pulled for that, and what is only done with a finished image, such as --push, is passed over.
+    Explain(Box<Explain>),
     /// Push what the layout holds
     Push(Push),
     /// Pull images of a registry into the layout, under their own names
@@ -638,9 +641,12 @@ pub struct Plan {
 
 #[derive(Debug, Args)]
 pub struct Explain {
-    /// The family's directory [default: .], and then images or patterns if not all are wanted
-    #[arg(value_name = "FAMILY|IMAGE")]
+    /// The family's directory [default: .], and then images or patterns if not all are wanted; or the context of a
+    /// Dockerfile, as for `build`
+    #[arg(value_name = "FAMILY|IMAGE|CONTEXT")]
     pub names: Vec<String>,
+    #[command(flatten)]
+    pub dockerfile: DockerfileArgs,
     /// How: for people or for programs
     #[arg(long, value_enum, default_value_t = ListFormat::Text, value_name = "FORMAT")]
     pub format: ListFormat,

@@ -292,6 +292,26 @@ impl Workplace {
         Ok(Self { started, cache, layout, observer, interrupt, sandbox, secrets, somebody, aside: None })
     }
 
+    /// Makes ready to look at what would be built, which runs nothing and tells nobody. Where there is no layout, an empty
+    /// one stands for it, elsewhere.
+    pub fn to_look_at(arguments: &BuildArgs) -> Result<Self, Failure> {
+        let started = Instant::now();
+        let secrets = secrets(&arguments.secret)?;
+        let cache_directory = cache_directory(arguments.cache.cache_dir.as_deref())?;
+        // While there is one thread.
+        let sandbox = sandbox::enter(Choice::Forced(Rung::None)).map_err(Failure::of)?;
+        let interrupt = stop_on_signals()?;
+        let cache = Cache::open(cache_directory)?;
+        let elsewhere = cache.scratch_dir()?;
+        let layout = match arguments.layout.layout.exists() {
+            true => Layout::open(&arguments.layout.layout)?,
+            false => Layout::open_or_create(elsewhere.path().join("oci"))?,
+        };
+        let (layout, observer) = (Arc::new(layout), Arc::new(()));
+        let aside = Some(elsewhere);
+        Ok(Self { started, cache, layout, observer, interrupt, sandbox, secrets, somebody: None, aside })
+    }
+
     /// The same with an empty layout and an empty cache, which has only the downloads of this one, and what images of the
     /// family may be built on.
     fn aside(mut self, loaded: &LoadedFamily) -> Result<Self, Failure> {

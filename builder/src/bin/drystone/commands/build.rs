@@ -43,13 +43,8 @@ pub fn run(arguments: &Build, output: Output) -> Result<(), Failure> {
 
 /// Builds one image from a Dockerfile.
 fn from_dockerfile(arguments: &Build, output: Output) -> Result<(), Failure> {
-    let context = match arguments.names.as_slice() {
-        [] => ".",
-        [context] => context,
-        _ => return Err(Failure::Usage("a Dockerfile has one context: name one directory".to_owned())),
-    };
     let request = Request {
-        context: context.to_owned(),
+        context: dockerfile::context_of(&arguments.names)?,
         tags: arguments.build.tag.clone(),
         dockerfile: &arguments.dockerfile,
         build: &arguments.build,

@@ -12,17 +12,19 @@ use drystone::dockerfile::Recipe;
 use drystone::dockerfile::context::{Context, leads_out};
 use drystone::dockerfile::git::{Authorization, Git, GitAddress, inside};
 use drystone::events::Event;
+use drystone::fetch::Fetcher;
 use drystone::load::{DOCKERFILE, FAMILY_FILE};
 use drystone::platform;
 use drystone::push::{self, Outgoing, PushTotals};
 use drystone::remote::Elsewhere;
-use oci::{Descriptor, Reference};
+use oci::{Descriptor, Platform, Reference};
 use sandbox::Network;
 use spec::dockerfile::{Dockerfile, parse};
 use spec::{Diagnostics, ImageName, SourceFile, lint};
 use store::ScratchDir;
 
 use crate::args::{BuildArgs, DockerfileArgs, NetworkKind, Output, RegistryArgs, SharedCacheArgs};
+use crate::commands::explain::ExplainedImage;
 use crate::destination::{self, Destination};
 use crate::failure::Failure;
 use crate::pulling::RegistryPuller;
@@ -61,7 +63,7 @@ pub struct Request<'a> {
     pub destinations: &'a [Destination],
 }
 
-/// Whether the arguments of `build` mean a Dockerfile and not a family.
+/// Whether the arguments of `build` or `explain` mean a Dockerfile and not a family.
 pub fn is_meant(names: &[String], arguments: &DockerfileArgs, build: &BuildArgs) -> bool {
     let [context] = names else { return arguments.file.is_some() };
     let path = Path::new(context);
@@ -72,6 +74,15 @@ pub fn is_meant(names: &[String], arguments: &DockerfileArgs, build: &BuildArgs)
     // In a family, a name is that of an image, also of one that has a Dockerfile.
     let is_repository = GitAddress::parse(context).is_some();
     arguments.file.is_some() || context == STDIN || is_repository || !is_family && (is_one || has_one && !in_family)
+}
+
+/// The context that the arguments of a command name.
+pub fn context_of(names: &[String]) -> Result<String, Failure> {
+    match names {
+        [] => Ok(".".to_owned()),
+        [context] => Ok(context.clone()),
+        _ => Err(Failure::Usage("a Dockerfile has one context: name one directory".to_owned())),
+    }
 }
 
 /// Says so where the only argument of `build` is a directory with nothing to build in it.
@@ -98,50 +109,25 @@ pub fn run(request: &Request<'_>, output: Output) -> Result<Finished, Failure> {
         return Err(Failure::Usage(text.to_owned()));
     }
     let offline = request.build.lock.offline;
-    if request.build.locked {
-        let text = "a Dockerfile outside of a family has no lock: leave --locked out, or name bases by digest";
-        return Err(Failure::Usage(text.to_owned()));
-    }
-    let tags = request.tags.iter().map(|tag| reference(tag)).collect::<Result<Vec<_>, _>>()?;
+    let tags = tags(request)?;
     if offline && request.dockerfile.push {
         registries::must_be_here(tags.iter().map(Reference::registry))?;
     }
     let platforms = platform::each_once(request.build.platform.iter().cloned());
     let place = Workplace::open(request.build, output)?;
     let inputs = Inputs::read(request, &place)?;
-    check(&inputs.dockerfile)?;
-    let name = image_name(&tags, &request.context);
+    let mut recipe = recipe(request, &inputs, &tags, &platforms[0])?;
     let puller = RegistryPuller::new(request.registry, Arc::clone(&place.layout), Arc::clone(&place.observer))?;
     let asked: Option<&dyn Puller> = if offline { None } else { Some(&puller) };
     let mut bases = Bases::new(&place.layout, &place.cache, asked);
     bases.refresh = request.dockerfile.pull;
     let fetcher = session::plain_fetcher(offline);
-    let mut recipe = Recipe {
-        dockerfile: &inputs.dockerfile,
-        context: inputs.context.as_ref(),
-        reference: tags.first().cloned().unwrap_or_else(|| unnamed(&name)),
-        name: name.clone(),
-        target: request.dockerfile.target.clone(),
-        arguments: arguments(&request.dockerfile.build_arg),
-        labels: pairs(&request.dockerfile.label, "--label")?,
-        annotations: pairs(&request.dockerfile.annotation, "--annotation")?,
-        platform: platforms[0].clone(),
-        network: match request.dockerfile.network {
-            NetworkKind::None => Network::None,
-            NetworkKind::Default | NetworkKind::Host => Network::Host,
-        },
-        agents: agents(&request.dockerfile.ssh)?,
-        siblings: BTreeMap::new(),
-    };
     let caches = Caches::new(request.caches, request.registry, offline, &place.observer)?;
     let borrowing = caches.as_ref().map(|caches| caches.borrowing(&place.cache, &place.layout, &place.observer));
     let elsewhere: &dyn Elsewhere = borrowing.as_ref().map_or(&(), |borrowing| borrowing);
     // Until its tags name it, nobody may take what is built for garbage.
     let _lease = place.layout.lease();
-    let mut builder = Builder { elsewhere, ..place.builder(request.build, &inputs.directory, &fetcher, &bases)? };
-    if let Some(given) = recipe.arguments.get(SOURCE_DATE_EPOCH) {
-        builder.options.epoch = session::epoch_of(given)?;
-    }
+    let builder = Builder { elsewhere, ..builder(request, &recipe, &place, &inputs, (&fetcher, &bases))? };
     let (layout, observer) = (&place.layout, place.observer.as_ref());
     let mut built = Vec::with_capacity(platforms.len());
     for platform in &platforms {
@@ -190,6 +176,72 @@ pub fn run(request: &Request<'_>, output: Output) -> Result<Finished, Failure> {
         session::print(&text)?;
     }
     Ok(finished)
+}
+
+/// Says what a build would do, and why. Nothing is built, pulled or kept.
+pub fn explain(request: &Request<'_>) -> Result<ExplainedImage, Failure> {
+    let tags = tags(request)?;
+    let platforms = platform::each_once(request.build.platform.iter().cloned());
+    let place = Workplace::to_look_at(request.build)?;
+    let inputs = Inputs::read(request, &place)?;
+    let recipe = recipe(request, &inputs, &tags, &platforms[0])?;
+    let bases = Bases::new(&place.layout, &place.cache, None);
+    let fetcher = session::plain_fetcher(request.build.lock.offline)?;
+    let builder = builder(request, &recipe, &place, &inputs, (&fetcher, &bases))?;
+    let steps = builder.explain_recipe(&recipe)?;
+    Ok(ExplainedImage { image: recipe.name.to_string(), reference: recipe.reference.to_string(), steps })
+}
+
+/// The names that the image gets, if what is asked for can be done at all.
+fn tags(request: &Request<'_>) -> Result<Vec<Reference>, Failure> {
+    if request.build.locked {
+        let text = "a Dockerfile outside of a family has no lock: leave --locked out, or name bases by digest";
+        return Err(Failure::Usage(text.to_owned()));
+    }
+    request.tags.iter().map(|tag| reference(tag)).collect()
+}
+
+/// What is built, from what a command line says.
+fn recipe<'a>(
+    request: &Request<'_>,
+    inputs: &'a Inputs,
+    tags: &[Reference],
+    platform: &Platform,
+) -> Result<Recipe<'a>, Failure> {
+    check(&inputs.dockerfile)?;
+    let name = image_name(tags, &request.context);
+    Ok(Recipe {
+        dockerfile: &inputs.dockerfile,
+        context: inputs.context.as_ref(),
+        reference: tags.first().cloned().unwrap_or_else(|| unnamed(&name)),
+        name,
+        target: request.dockerfile.target.clone(),
+        arguments: arguments(&request.dockerfile.build_arg),
+        labels: pairs(&request.dockerfile.label, "--label")?,
+        annotations: pairs(&request.dockerfile.annotation, "--annotation")?,
+        platform: platform.clone(),
+        network: match request.dockerfile.network {
+            NetworkKind::None => Network::None,
+            NetworkKind::Default | NetworkKind::Host => Network::Host,
+        },
+        agents: agents(&request.dockerfile.ssh)?,
+        siblings: BTreeMap::new(),
+    })
+}
+
+/// Who builds a recipe. An argument may say the date of the image.
+fn builder<'a>(
+    request: &Request<'_>,
+    recipe: &Recipe<'_>,
+    place: &'a Workplace,
+    inputs: &Inputs,
+    (fetcher, bases): (&'a Fetcher, &'a Bases<'a>),
+) -> Result<Builder<'a>, Failure> {
+    let mut builder = place.builder(request.build, &inputs.directory, fetcher, bases)?;
+    if let Some(given) = recipe.arguments.get(SOURCE_DATE_EPOCH) {
+        builder.options.epoch = session::epoch_of(given)?;
+    }
+    Ok(builder)
 }
 
 /// `# check=error=true`: what BuildKit would warn of is an error, and nothing is built. What only this program's rules say

@@ -6,7 +6,8 @@ use std::fmt::Write as _;
 use drystone::build::{ExplainedStep, Reason};
 use serde::Serialize;
 
-use crate::args::{Explain, ListFormat};
+use crate::args::{Explain, ListFormat, SharedCacheArgs};
+use crate::commands::dockerfile::{self, Request};
 use crate::failure::Failure;
 use crate::session::{self, matches, print};
 
@@ -17,34 +18,59 @@ const DIGITS_SHOWN: usize = 12;
 /// How much of a long value is shown.
 const VALUE_SHOWN: usize = 100;
 
+/// An image, and what would become of each of its steps.
 #[derive(Serialize)]
-struct ExplainedImage {
-    image: String,
-    reference: String,
-    steps: Vec<ExplainedStep>,
+pub struct ExplainedImage {
+    /// What it is called in its family, or in what is told of the build.
+    pub image: String,
+    /// Its name.
+    pub reference: String,
+    /// Its steps, and those of what it is built on.
+    pub steps: Vec<ExplainedStep>,
 }
 
 /// Runs the command.
 pub fn run(arguments: &Explain) -> Result<(), Failure> {
-    let images =
-        session::explain(&arguments.names, &arguments.build, &arguments.registry, |planned, builder, patterns| {
-            let reference = |image: &spec::Image| planned.names[image.name.as_str()].clone();
-            let (plan, cut) = planned.first();
-            let images = plan.images.iter().enumerate().filter(|(_, image)| image.wanted);
-            let asked = |name: &str| patterns.is_empty() || patterns.iter().any(|pattern| matches(pattern, name));
-            let mut explained = Vec::new();
-            for (place, planned_image) in images.filter(|(_, planned)| asked(planned.image.name.as_str())) {
-                let image = planned_image.image;
-                let steps = builder.explain(plan, cut, place, &reference)?;
-                let (reference, image) = (reference(image).to_string(), image.name.to_string());
-                explained.push(ExplainedImage { image, reference, steps });
-            }
-            Ok(explained)
-        })?;
+    let images = match dockerfile::is_meant(&arguments.names, &arguments.dockerfile, &arguments.build) {
+        true => vec![of_dockerfile(arguments)?],
+        false => of_family(arguments)?,
+    };
     match arguments.format {
         ListFormat::Text => print(&images.iter().map(text).collect::<Vec<_>>().join("\n")),
         ListFormat::Json => print(&serde_json::to_string_pretty(&images).map(|text| text + "\n").map_err(Failure::of)?),
     }
+}
+
+/// The image of a Dockerfile outside of a family.
+fn of_dockerfile(arguments: &Explain) -> Result<ExplainedImage, Failure> {
+    dockerfile::explain(&Request {
+        context: dockerfile::context_of(&arguments.names)?,
+        tags: arguments.build.tag.clone(),
+        dockerfile: &arguments.dockerfile,
+        build: &arguments.build,
+        caches: &SharedCacheArgs::default(),
+        registry: &arguments.registry,
+        destinations: &[],
+    })
+}
+
+/// The images of a family that were asked for.
+fn of_family(arguments: &Explain) -> Result<Vec<ExplainedImage>, Failure> {
+    dockerfile::has_something(&arguments.names)?;
+    session::explain(&arguments.names, &arguments.build, &arguments.registry, |planned, builder, patterns| {
+        let reference = |image: &spec::Image| planned.names[image.name.as_str()].clone();
+        let (plan, cut) = planned.first();
+        let images = plan.images.iter().enumerate().filter(|(_, image)| image.wanted);
+        let asked = |name: &str| patterns.is_empty() || patterns.iter().any(|pattern| matches(pattern, name));
+        let mut explained = Vec::new();
+        for (place, planned_image) in images.filter(|(_, planned)| asked(planned.image.name.as_str())) {
+            let image = planned_image.image;
+            let steps = builder.explain(plan, cut, place, &reference)?;
+            let (reference, image) = (reference(image).to_string(), image.name.to_string());
+            explained.push(ExplainedImage { image, reference, steps });
+        }
+        Ok(explained)
+    })
 }
 
 fn text(image: &ExplainedImage) -> String {
