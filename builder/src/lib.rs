@@ -54,6 +54,7 @@ pub mod rebuild;
 pub mod referrers;
 pub mod remote;
 mod resolve;
+pub mod rootfs;
 pub mod sbom;
 pub mod scrub;
 pub mod secrets;

@@ -74,8 +74,17 @@ fn docker_loads_a_family_from_standard_output() {
 fn what_cannot_be_written_is_refused_before_anything_is_built() {
     let bench = bench();
     fs::create_dir(bench.at("directory")).unwrap();
+    fs::write(bench.at("file"), "").unwrap();
     for (outputs, expected) in [
-        (&["type=tar,dest=x"][..], "there are oci (a directory), oci-archive and docker-archive"),
+        (&["type=zip,dest=x"][..], "there are local and tar, for the files of an image, and oci (a directory)"),
+        (&["type=local"], "`dest` is missing"),
+        (&["type=local,dest=-"], "`local` is a directory"),
+        (&["type=local,dest=file"], "it is a file, and the image's files go into a directory"),
+        (&["type=tar,dest=directory"], "it is a directory"),
+        (&["elsewhere"], "take the files of one image, and 3 were asked for"),
+        (&["-"], "take the files of one image, and 3 were asked for"),
+        (&["x", "type=oci,dest=x"], "more than one --output"),
+        (&["-", "type=docker-archive,dest=-"], "only one --output"),
         (&["type=oci,dest=-"], "a layout is a directory"),
         (&["type=oci-archive"], "`dest` is missing"),
         (&["type=oci-archive,dest=directory"], "it is a directory"),
@@ -104,4 +113,18 @@ fn a_damaged_layer_leaves_the_archive_that_was_there() {
     assert!(fs::read(bench.at("family.tar")).unwrap() == before);
     let listed = run(Command::new("tar").arg("-tf").arg(bench.at("family.tar"))).success().stdout;
     assert!(listed.starts_with("oci-layout\nindex.json\nblobs/\n"), "{listed}");
+}
+
+#[test]
+fn the_files_of_one_image_of_a_family_are_a_tar_or_in_a_directory() {
+    let bench = bench();
+    bench.build(&["app", "--output", "files", "--output", "type=tar,dest=files.tar"]).success();
+    let listed = run(Command::new("tar").arg("-tf").arg(bench.at("files.tar"))).success().stdout;
+    assert!(listed.lines().any(|line| line == "var/lib/dpkg/status"), "{listed}");
+    // What the image has from its parent is there too.
+    let status = fs::read_to_string(bench.at("files/var/lib/dpkg/status")).unwrap();
+    assert_eq!(Some(status), bench.file("app", "var/lib/dpkg/status"));
+    let compared = ["--compare", "--file", "files.tar", "--directory", "files"];
+    run(Command::new("tar").args(compared).current_dir(bench.at(""))).success();
+    assert!(!bench.at("elsewhere").exists() && !bench.at("x").exists());
 }

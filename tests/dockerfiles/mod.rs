@@ -25,6 +25,7 @@ mod explain;
 mod family;
 mod flags;
 mod git;
+mod outputs;
 mod programs;
 mod seed;
 

@@ -511,7 +511,11 @@ pub struct OutputArgs {
     /// `oci` is a layout in a directory; `oci-archive` and `docker-archive` are one file, or with dest=- standard output.
     /// What the images stand on is written in its own right only if it was asked for too. `docker load` and `podman
     /// load` read a docker-archive.
-    #[arg(short = 'o', long = "output", value_name = "type=oci|oci-archive|docker-archive,dest=PATH")]
+    ///
+    /// `local` puts the files of one image into a directory, among what is there, and `tar` into a tar; `-o DIR` and
+    /// `-o -` mean the same. Of several platforms each has a directory, such as linux_amd64. In a directory, only root
+    /// gives files to their owners; those of others belong to who builds, without setuid and setgid.
+    #[arg(short = 'o', long = "output", value_name = "type=local|tar|oci|oci-archive|docker-archive,dest=PATH")]
     pub destinations: Vec<Destination>,
 }
 

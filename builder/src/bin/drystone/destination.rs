@@ -9,8 +9,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use drystone::archive::{self, Format, Named};
 use drystone::events::{Event, Observer};
+use drystone::rootfs::Exporter;
+use drystone::rootfs::directory::{LeftOut, Owners};
 use oci::Platform;
-use store::Layout;
+use store::{Cache, Layout};
 
 use crate::failure::Failure;
 use crate::table;
@@ -28,6 +30,21 @@ enum Kind {
     Layout,
     /// One file.
     Archive(Format),
+    /// The files of one image as a tar.
+    Tar,
+    /// The files of one image in a directory.
+    Local,
+}
+
+impl Kind {
+    fn is_directory(self) -> bool {
+        matches!(self, Self::Layout | Self::Local)
+    }
+
+    /// Whether it takes the files of an image, and not images.
+    fn takes_files(self) -> bool {
+        matches!(self, Self::Tar | Self::Local)
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,9 +57,19 @@ impl FromStr for Destination {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let expected = "expected type=oci|oci-archive|docker-archive,dest=PATH";
+        let expected = "expected type=local|tar|oci|oci-archive|docker-archive,dest=PATH, or a directory";
+        let fields: Vec<&str> = text.split(',').collect();
+        // As for docker: a place alone is for the files of the image.
+        if let [place] = fields[..]
+            && !place.is_empty()
+            && !["type=", "dest="].iter().any(|key| place.starts_with(key))
+        {
+            let place = place_of(place);
+            let kind = if place == Place::Stdout { Kind::Tar } else { Kind::Local };
+            return Ok(Self { kind, place });
+        }
         let (mut kind, mut place) = (None, None);
-        for field in text.split(',') {
+        for field in fields {
             let (key, value) = field.split_once('=').ok_or(expected)?;
             let known = match key {
                 "type" => kind.replace(kind_of(value)?).is_some(),
@@ -55,9 +82,16 @@ impl FromStr for Destination {
             }
         }
         let kind = kind.ok_or_else(|| format!("`type` is missing: {expected}"))?;
-        let place = place.ok_or_else(|| format!("`dest` is missing: {expected}"))?;
+        let place = match (place, kind) {
+            (Some(place), _) => place,
+            (None, Kind::Tar) => Place::Stdout,
+            (None, _) => return Err(format!("`dest` is missing: {expected}")),
+        };
         match (kind, &place) {
             (Kind::Layout, Place::Stdout) => Err("a layout is a directory: `dest=-` is for archives".to_owned()),
+            (Kind::Local, Place::Stdout) => {
+                Err("`local` is a directory: `type=tar` goes to standard output".to_owned())
+            }
             _ => Ok(Self { kind, place }),
         }
     }
@@ -68,7 +102,12 @@ fn kind_of(text: &str) -> Result<Kind, String> {
         "oci" => Ok(Kind::Layout),
         "oci-archive" => Ok(Kind::Archive(Format::Oci)),
         "docker-archive" | "docker" => Ok(Kind::Archive(Format::Docker)),
-        other => Err(format!("`{other}` is not a type: there are oci (a directory), oci-archive and docker-archive")),
+        "tar" => Ok(Kind::Tar),
+        "local" => Ok(Kind::Local),
+        other => Err(format!(
+            "`{other}` is not a type: there are local and tar, for the files of an image, and oci (a directory), \
+             oci-archive and docker-archive, for images"
+        )),
     }
 }
 
@@ -79,6 +118,11 @@ fn place_of(text: &str) -> Place {
 /// Whether one of these is standard output, which then is for nothing else.
 pub fn takes_stdout(destinations: &[Destination]) -> bool {
     destinations.iter().any(|destination| destination.place == Place::Stdout)
+}
+
+/// Whether one of these takes the files of one image, and not images.
+pub fn takes_files(destinations: &[Destination]) -> bool {
+    destinations.iter().any(|destination| destination.kind.takes_files())
 }
 
 /// Says what is wrong with these before anything is built.
@@ -95,12 +139,15 @@ pub fn check(destinations: &[Destination]) -> Result<(), Failure> {
     for destination in destinations {
         if let Place::Path(path) = &destination.place {
             let twice = destinations.iter().filter(|other| other.place == destination.place).count() > 1;
-            let (is_layout, is_directory) = (destination.kind == Kind::Layout, path.is_dir());
+            let (fills, is_directory) = (destination.kind.is_directory(), path.is_dir());
             let problem = match () {
                 () if twice => "more than one --output would write it",
-                () if !is_layout && is_directory => "it is a directory, and the archive would be a file",
-                () if is_layout && path.exists() && !is_directory => "it is a file, and a layout is a directory",
-                () if !is_layout && !directory_of(path).is_dir() => "its directory does not exist",
+                () if !fills && is_directory => "it is a directory, and the archive would be a file",
+                () if fills && path.exists() && !is_directory => match destination.kind {
+                    Kind::Local => "it is a file, and the image's files go into a directory",
+                    _ => "it is a file, and a layout is a directory",
+                },
+                () if !fills && !directory_of(path).is_dir() => "its directory does not exist",
                 () => continue,
             };
             return Err(Failure::Usage(format!("--output to `{}`: {problem}", path.display())));
@@ -109,43 +156,103 @@ pub fn check(destinations: &[Destination]) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Writes images to all destinations. Files appear whole or not at all.
-pub fn write(
-    destinations: &[Destination],
-    layout: &Layout,
-    images: &[Named],
-    platform: &Platform,
-    observer: &dyn Observer,
-    interrupt: &AtomicBool,
-) -> Result<(), Failure> {
-    if !destinations.is_empty() && images.is_empty() {
-        return Err(Failure::new("there are no images to write: those that were built are only parents for others"));
+/// Where images are, and who writes them elsewhere.
+pub struct Writer<'a> {
+    /// Where they are.
+    pub layout: &'a Layout,
+    /// Where files may lie meanwhile.
+    pub cache: &'a Cache,
+    /// Who is told.
+    pub observer: &'a dyn Observer,
+    /// Set when somebody asks to stop.
+    pub interrupt: &'a AtomicBool,
+    /// Whom files belong to.
+    pub owners: Owners,
+}
+
+impl Writer<'_> {
+    /// Writes images to all destinations, where only one can be for `platform`. Files appear whole or not at all.
+    pub fn write(&self, destinations: &[Destination], images: &[Named], platform: &Platform) -> Result<(), Failure> {
+        if !destinations.is_empty() && images.is_empty() {
+            return Err(Failure::new(
+                "there are no images to write: those that were built are only parents for others",
+            ));
+        }
+        for Destination { kind, place } in destinations {
+            let what = match (kind, place) {
+                (Kind::Archive(format), place) => {
+                    let bytes = write_archive(place, self.interrupt, |out| {
+                        archive::write(*format, self.layout, images, platform, out).map_err(Failure::of_archive)
+                    })?;
+                    format!("{}, {}", counted(images.len(), "image"), table::size(bytes))
+                }
+                (Kind::Layout, Place::Path(directory)) => {
+                    let other = Layout::open_or_create(directory)?;
+                    archive::copy_into(self.layout, &other, images).map_err(Failure::of_archive)?;
+                    format!("{}, a layout", counted(images.len(), "image"))
+                }
+                (Kind::Tar, place) => {
+                    let image = only(images)?;
+                    let bytes = self.exporting(|exporter| {
+                        write_archive(place, self.interrupt, |out| exporter.tar(image, out).map_err(Failure::of_rootfs))
+                    })?;
+                    format!("the files of {}, {}", image.0, table::size(bytes))
+                }
+                (Kind::Local, Place::Path(directory)) => {
+                    let image = only(images)?;
+                    let (files, left_out) = self.exporting(|exporter| {
+                        exporter.directory(image, directory, self.owners).map_err(Failure::of_rootfs)
+                    })?;
+                    self.tell(left_out, directory);
+                    format!("{} of {}", counted(usize::try_from(files).unwrap_or(usize::MAX), "file"), image.0)
+                }
+                (Kind::Layout | Kind::Local, Place::Stdout) => unreachable!("refused when it was parsed"),
+            };
+            let place = match place {
+                Place::Stdout => "standard output".to_owned(),
+                Place::Path(path) => format!("`{}`", path.display()),
+            };
+            self.observer.observe(Event::Note(&format!("wrote to {place}: {what}")));
+        }
+        Ok(())
     }
-    for Destination { kind, place } in destinations {
-        let what = match (kind, place) {
-            (Kind::Archive(format), place) => {
-                let bytes = write_archive(place, interrupt, |out| {
-                    archive::write(*format, layout, images, platform, out).map_err(Failure::of_archive)
-                })?;
-                table::size(bytes)
-            }
-            (Kind::Layout, Place::Path(directory)) => {
-                archive::copy_into(layout, &Layout::open_or_create(directory)?, images).map_err(Failure::of_archive)?;
-                "a layout".to_owned()
-            }
-            (Kind::Layout, Place::Stdout) => unreachable!("refused when it was parsed"),
-        };
-        let count = match images.len() {
-            1 => "1 image".to_owned(),
-            several => format!("{several} images"),
-        };
-        let place = match place {
-            Place::Stdout => "standard output".to_owned(),
-            Place::Path(path) => format!("`{}`", path.display()),
-        };
-        observer.observe(Event::Note(&format!("wrote {count} to {place}, {what}")));
+
+    fn exporting<T>(&self, export: impl FnOnce(&Exporter<'_>) -> Result<T, Failure>) -> Result<T, Failure> {
+        let scratch = self.cache.scratch_dir()?;
+        let exporter = Exporter { layout: self.layout, scratch: scratch.path(), interrupt: self.interrupt };
+        let exported = export(&exporter);
+        // An interrupt comes out as an error like others.
+        if self.interrupt.load(Ordering::Relaxed) { Err(Failure::Interrupted) } else { exported }
     }
-    Ok(())
+
+    fn tell(&self, left_out: LeftOut, directory: &Path) {
+        let LeftOut { devices, owners, attributes } = left_out;
+        let all = [(devices, "device nodes"), (owners, "owners"), (attributes, "extended attributes")];
+        let some: Vec<String> =
+            all.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{what} ({count})")).collect();
+        if !some.is_empty() {
+            let text = format!("`{}` is without what may not be set here: {}", directory.display(), some.join(", "));
+            self.observer.observe(Event::Warning(&text));
+        }
+    }
+}
+
+/// The only image. It may have several names.
+fn only(images: &[Named]) -> Result<&Named, Failure> {
+    match images {
+        [first, others @ ..] if others.iter().all(|(_, manifest)| manifest.digest == first.1.digest) => Ok(first),
+        _ => Err(several_images(images.len())),
+    }
+}
+
+/// Says that only one image can have its files written.
+pub fn several_images(count: usize) -> Failure {
+    let text = format!("--output type=local and type=tar take the files of one image, and {count} were asked for");
+    Failure::Usage(format!("{text}: name one"))
+}
+
+fn counted(count: usize, what: &str) -> String {
+    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
 }
 
 /// Gives `write` a place for an archive, and puts that in its place when it is whole. Says how many bytes it has.
@@ -225,6 +332,7 @@ mod tests {
     #[test]
     fn destinations_are_spelled_as_for_buildkit() {
         let archive = |format, place| Some(Destination { kind: Kind::Archive(format), place });
+        let files = |kind, place| Some(Destination { kind, place });
         let path = |text: &str| Place::Path(text.into());
         let cases = [
             ("type=oci,dest=d", Some(Destination { kind: Kind::Layout, place: path("d") })),
@@ -235,10 +343,18 @@ mod tests {
             ("type=oci-archive", None),
             ("dest=x", None),
             ("type=oci-archive,dest=", None),
-            ("type=tar,dest=x", None),
+            ("type=tar,dest=x", files(Kind::Tar, path("x"))),
+            ("type=tar", files(Kind::Tar, Place::Stdout)),
+            ("-", files(Kind::Tar, Place::Stdout)),
+            ("type=local,dest=x", files(Kind::Local, path("x"))),
+            ("out=1", files(Kind::Local, path("out=1"))),
+            ("type=local", None),
+            ("type=local,dest=-", None),
+            ("type=loca,dest=x", None),
             ("type=oci,dest=x,dest=y", None),
             ("type=oci,dest=x,compress=y", None),
-            ("out.tar", None),
+            ("a,b", None),
+            ("", None),
         ];
         for (text, expected) in cases {
             assert_eq!(text.parse().ok(), expected, "{text}");

@@ -87,6 +87,11 @@ impl Failure {
         Self::of_storage(error)
     }
 
+    /// The files of an image could not be written.
+    pub fn of_rootfs(error: drystone::rootfs::RootfsError) -> Self {
+        Self::of_storage(error)
+    }
+
     /// Nothing could be said about an image.
     pub fn of_statement(error: drystone::statements::StatementError) -> Self {
         match error {

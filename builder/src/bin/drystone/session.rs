@@ -25,6 +25,7 @@ use drystone::pause::Pause;
 use drystone::plan::{self, Plan};
 use drystone::platform;
 use drystone::remote::{Elsewhere, Lent};
+use drystone::rootfs::directory::Owners;
 use drystone::secrets::Secrets;
 use drystone::statements::{self, Wanted};
 use drystone::steps::commands::LookAround;
@@ -65,6 +66,10 @@ pub struct Built {
     patterns: Vec<String>,
     /// Where they are.
     pub layout: Arc<Layout>,
+    /// What was kept of the build.
+    cache: Cache,
+    /// Whom files belong to that are written elsewhere.
+    file_owners: Owners,
     /// Who is told of what follows.
     observer: Arc<dyn Observer>,
     /// Set when somebody asks to stop.
@@ -89,8 +94,14 @@ impl Built {
     /// Writes the images that were asked for to these places.
     pub fn write_to(&self, destinations: &[Destination]) -> Result<(), Failure> {
         let images: Vec<Named> = self.asked().map(|image| (image.reference.clone(), image.manifest.clone())).collect();
-        let observer = self.observer.as_ref();
-        destination::write(destinations, &self.layout, &images, &platform::usual(), observer, &self.interrupt)
+        let writer = destination::Writer {
+            layout: &self.layout,
+            cache: &self.cache,
+            observer: self.observer.as_ref(),
+            interrupt: &self.interrupt,
+            owners: self.file_owners,
+        };
+        writer.write(destinations, &images, &platform::usual())
     }
 }
 
@@ -211,8 +222,21 @@ fn build_in<'a>(
     }
     drop(decided);
     drop(bases);
-    let Workplace { layout, observer, interrupt, aside, .. } = place;
-    Ok((Built { images, named, patterns, layout, observer, interrupt, started, lent, _aside: aside }, caches))
+    let Workplace { layout, cache, file_owners, observer, interrupt, aside, .. } = place;
+    let built = Built {
+        images,
+        named,
+        patterns,
+        layout,
+        cache,
+        file_owners,
+        observer,
+        interrupt,
+        started,
+        lent,
+        _aside: aside,
+    };
+    Ok((built, caches))
 }
 
 /// Keeps what is to be said about images.
@@ -257,6 +281,8 @@ pub struct Workplace {
     pub observer: Arc<dyn Observer>,
     /// Set when somebody asks to stop.
     pub interrupt: Arc<AtomicBool>,
+    /// Whom files belong to that are written elsewhere.
+    pub file_owners: Owners,
     sandbox: Sandbox,
     secrets: Secrets,
     somebody: Option<AtTerminal>,
@@ -275,6 +301,7 @@ impl Workplace {
         // The cache's directory may lie where only the user that was before may write; the sandbox must also be entered
         // while there is one thread, and everything below starts some.
         let cache_directory = cache_directory(arguments.cache.cache_dir.as_deref())?;
+        let file_owners = owners_of_files();
         let sandbox = sandbox::enter(arguments.sandbox).map_err(|error| {
             let fixes = error.fixes();
             if fixes.is_empty() {
@@ -289,7 +316,8 @@ impl Workplace {
         observer.observe(Event::Note(&format!("sandbox {}", sandbox.reason())));
         let cache = Cache::open(&cache_directory)?;
         let layout = Arc::new(Layout::open_or_create(&arguments.layout.layout)?);
-        Ok(Self { started, cache, layout, observer, interrupt, sandbox, secrets, somebody, aside: None })
+        let aside = None;
+        Ok(Self { started, cache, layout, observer, interrupt, file_owners, sandbox, secrets, somebody, aside })
     }
 
     /// Makes ready to look at what would be built, which runs nothing and tells nobody. Where there is no layout, an empty
@@ -308,8 +336,8 @@ impl Workplace {
             false => Layout::open_or_create(elsewhere.path().join("oci"))?,
         };
         let (layout, observer) = (Arc::new(layout), Arc::new(()));
-        let aside = Some(elsewhere);
-        Ok(Self { started, cache, layout, observer, interrupt, sandbox, secrets, somebody: None, aside })
+        let (file_owners, somebody, aside) = (Owners::Writer, None, Some(elsewhere));
+        Ok(Self { started, cache, layout, observer, interrupt, file_owners, sandbox, secrets, somebody, aside })
     }
 
     /// The same with an empty layout and an empty cache, which has only the downloads of this one, and what images of the
@@ -358,6 +386,12 @@ impl Workplace {
             groups: Groups::default(),
         })
     }
+}
+
+/// Whom files belong to that are written elsewhere: root may give them away. A user whom a sandbox makes root of a
+/// namespace would get files that are not his outside of it; so this is asked before.
+fn owners_of_files() -> Owners {
+    if rustix::process::geteuid().is_root() { Owners::Kept } else { Owners::Writer }
 }
 
 /// An empty cache in a directory, with the downloads of another one.
@@ -512,6 +546,24 @@ pub fn load_family(names: &[String], set: &[(String, String)]) -> Result<(Loaded
     }
     check_patterns(&loaded, &patterns)?;
     Ok((loaded, patterns))
+}
+
+/// Fails if destinations take the files of one image, and more than one is asked for. That is known before it is built.
+pub fn must_be_one_image(
+    destinations: &[Destination],
+    names: &[String],
+    set: &[(String, String)],
+) -> Result<(), Failure> {
+    if !destination::takes_files(destinations) {
+        return Ok(());
+    }
+    let (loaded, patterns) = load_family(names, set)?;
+    let asked = |name: &str| patterns.is_empty() || patterns.iter().any(|pattern| matches(pattern, name));
+    let images = loaded.family.images.iter().filter(|image| !image.build_only && asked(image.name.as_str()));
+    match images.count() {
+        0 | 1 => Ok(()),
+        several => Err(destination::several_images(several)),
+    }
 }
 
 /// What fetches files, stand-ins included.

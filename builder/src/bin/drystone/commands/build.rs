@@ -19,6 +19,7 @@ pub fn run(arguments: &Build, output: Output) -> Result<(), Failure> {
     dockerfile::has_something(&arguments.names)?;
     let destinations = &arguments.output.destinations;
     destination::check(destinations)?;
+    session::must_be_one_image(destinations, &arguments.names, &arguments.build.set)?;
     let remote = (&arguments.caches, &arguments.registry);
     let (built, caches) = session::build(&arguments.names, &arguments.build, remote, output, &())?;
     let seconds = built.started.elapsed().as_secs_f64();

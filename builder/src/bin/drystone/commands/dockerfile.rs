@@ -146,7 +146,14 @@ pub fn run(request: &Request<'_>, output: Output) -> Result<Finished, Failure> {
     let built: Vec<BuiltImage> = built.into_iter().map(|image| image.called(names[0].0.clone())).collect();
     let finished = Finished { reference: names[0].0.clone(), ..finished };
     session::attach_statements(layout, &built, None, request.build, observer)?;
-    destination::write(request.destinations, layout, &names, &platforms[0], observer, &place.interrupt)?;
+    let writer = destination::Writer {
+        layout,
+        cache: &place.cache,
+        observer,
+        interrupt: &place.interrupt,
+        owners: place.file_owners,
+    };
+    writer.write(request.destinations, &names, &platforms[0])?;
     let totals = match request.dockerfile.push {
         true => push(request, &place, &names)?,
         false => PushTotals::default(),

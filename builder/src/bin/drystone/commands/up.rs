@@ -33,6 +33,7 @@ pub fn run(arguments: &Up, output: Output) -> Result<(), Failure> {
         let text = "`up` lists the images on standard output: name a file, or use `drystone build`";
         return Err(Failure::Usage(text.to_owned()));
     }
+    session::must_be_one_image(destinations, &arguments.names, &arguments.build.set)?;
     let pushing = Pushing { arguments, running: Mutex::new(None) };
     let remote = (&arguments.caches, &arguments.registry);
     let (built, caches) = match session::build(&arguments.names, &arguments.build, remote, output, &pushing) {
