@@ -81,6 +81,8 @@ pub enum Reach {
     Local,
     /// Registries too.
     Anywhere,
+    /// Registries too, if they can be reached at once: the name may be a mistake, and nobody should wait to hear so.
+    AnywhereAtOnce,
 }
 
 /// What a registry has under a name.
@@ -97,6 +99,9 @@ pub trait Puller: Sync {
     /// Puts the image of that name and platform into the layout where bases are looked for, with all its blobs, each of
     /// them verified. The name is not entered into the layout.
     fn pull(&self, reference: &Reference, platform: &Platform) -> Result<Fetched, Box<dyn Error + Send + Sync>>;
+
+    /// Fails if nobody can be reached who would know the image. Each is asked once; what they answer does not matter.
+    fn reach(&self, reference: &Reference, platform: &Platform) -> Result<(), Box<dyn Error + Send + Sync>>;
 }
 
 /// Finds bases, each once.

@@ -8,7 +8,7 @@ use fixtures::http::FileServer;
 
 use super::with_base;
 use crate::support::family::Bench;
-use crate::support::program::{Finished, run};
+use crate::support::program::{Finished, docker_registry, run};
 
 /// Builds a Dockerfile in a context of its own.
 fn build(bench: &Bench, dockerfile: &str, more: &[&str]) -> Finished {
@@ -93,7 +93,7 @@ fn what_stands_for_no_stage_and_no_image_is_said_word_for_word() {
 3 | COPY --from=biuld a /b
   |             ^^^^^
   |
-  = help: did you mean `build`?
+  = help: did you mean the stage `build`?
 ",
         ),
         (
@@ -133,6 +133,52 @@ fn what_stands_for_no_stage_and_no_image_is_said_word_for_word() {
         says(build(&bench, dockerfile, &["--offline"]), expected);
     }
     bench.is_whole();
+}
+
+#[test]
+fn a_misspelt_stage_is_said_at_once_where_no_registry_can_be_reached() {
+    let bench = with_base();
+    // Nothing listens there.
+    let build = |dockerfile: &str, more: &[&str]| {
+        fs::create_dir_all(bench.at("context")).unwrap();
+        fs::write(bench.at("context/Dockerfile"), dockerfile).unwrap();
+        let mut build = bench.drystone();
+        build.env("HTTPS_PROXY", "http://127.0.0.1:1").args(["build", "-t", "test", "context"]).args(more);
+        run(&mut build)
+    };
+    for dockerfile in [
+        "FROM base AS build\nFROM biuld\n",
+        "FROM base AS build\nFROM base\nCOPY --from=biuld a /\n",
+        "FROM base AS build\nFROM base\nRUN --mount=from=biuld,target=/x true\n",
+    ] {
+        let failed = build(dockerfile, &[]);
+        let failed = failed.failure(2, &["`biuld` is no stage above", "docker.io", "did you mean the stage `build`?"]);
+        assert!(!failed.stderr.contains("trying again"), "{}", failed.stderr);
+    }
+    let failed = build("FROM later\nFROM base AS later\n", &["--target", "0"]);
+    let failed = failed.failure(2, &["the stage `later` stands further down"]);
+    assert!(!failed.stderr.contains("trying again"), "{}", failed.stderr);
+    build("FROM base AS build\nFROM base\n", &["--target", "biuld"]).failure(2, &["no stage `biuld`", "mean `build`?"]);
+    // In a family it is said when its bases are looked for, which a lock does first.
+    bench.spec("family.yaml", "drystone: 1\nregistry: localhost:5100\ntag: v1\n");
+    bench.spec("app/Dockerfile", "FROM base AS build\nFROM biuld\n");
+    let locked = run(bench.drystone().env("HTTPS_PROXY", "http://127.0.0.1:1").args(["lock", "family"]));
+    let locked = locked.failure(2, &["app/Dockerfile:2:6", "did you mean the stage `build`?"]);
+    assert!(!locked.stderr.contains("trying again"), "{}", locked.stderr);
+}
+
+#[test]
+fn an_image_that_is_called_nearly_like_a_stage_is_pulled_all_the_same() {
+    let bench = with_base();
+    let (registry, _process) = docker_registry(&bench.at(""));
+    let there = format!("{registry}/library/biuld:latest");
+    run(bench.drystone().args(["copy", "oci:oci:localhost/base:latest", &there])).success();
+    let mirror = format!("docker.io={registry}");
+    build(&bench, "FROM base AS build\nFROM biuld\n", &["--registry-mirror", &mirror]).success();
+    assert_eq!(
+        bench.manifest_of("localhost/test:latest")["layers"],
+        bench.manifest_of("localhost/base:latest")["layers"]
+    );
 }
 
 /// The text of the error, from its first line to the end.

@@ -74,19 +74,21 @@ impl Bases<'_> {
         }
         let here = self.here(written, &reference, is_short, platform)?;
         // A digest always stands for the same; a tag may have moved, but only a registry would know.
-        let asks = self.refresh && reference.digest().is_none() && reach == Reach::Anywhere && self.puller.is_some();
+        let asks = self.refresh && reference.digest().is_none() && reach != Reach::Local && self.puller.is_some();
         if let Some(here) = here
             && !asks
             && let Some(found) = self.whole(written, here, platform)?
         {
             return Ok(found);
         }
-        let Some(puller) = self.puller.filter(|_| reach == Reach::Anywhere) else {
+        let Some(puller) = self.puller.filter(|_| reach != Reach::Local) else {
             return Err(BaseError::NotHere { name: written.to_owned() });
         };
-        let pulled = puller.pull(&reference, platform);
-        let Fetched { named, manifest } =
-            pulled.map_err(|source| BaseError::Pull { name: written.to_owned(), source })?;
+        let failed = |source| BaseError::Pull { name: written.to_owned(), source };
+        if reach == Reach::AnywhereAtOnce {
+            puller.reach(&reference, platform).map_err(failed)?;
+        }
+        let Fetched { named, manifest } = puller.pull(&reference, platform).map_err(failed)?;
         // By digest alone: it is nothing that this layout was asked to offer.
         let pinned = reference.clone().with_tag(None).with_digest(Some(manifest.digest));
         self.layout.set_references(&[(pinned, manifest.clone())])?;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use oci::Platform;
 use spec::dockerfile::{Arguments, Dockerfile, Instruction, Kind, MountType, Scope};
-use spec::{Diagnostic, Span};
+use spec::{Diagnostic, Span, did_you_mean};
 
 use super::settings::text;
 use crate::error::BuildError;
@@ -60,9 +60,10 @@ pub fn target(dockerfile: &Dockerfile, target: Option<&str>) -> Result<usize, Bu
         let names = dockerfile.stages.iter().filter_map(|stage| stage.name.as_ref());
         let names: Vec<&str> = names.map(|name| name.value.as_str()).collect();
         let title = format!("there is no stage `{name}`");
-        let help = match names.is_empty() {
-            true => format!("no stage has a name; numbers go up to {}", dockerfile.stages.len() - 1),
-            false => format!("there are: {}", names.join(", ")),
+        let help = match (did_you_mean(name, names.iter().copied()), names.is_empty()) {
+            (Some(question), _) => question,
+            (None, true) => format!("no stage has a name; numbers go up to {}", dockerfile.stages.len() - 1),
+            (None, false) => format!("there are: {}", names.join(", ")),
         };
         BuildError::at(&Span::start_of(&dockerfile.file), title, help)
     })

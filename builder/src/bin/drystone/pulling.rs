@@ -8,7 +8,7 @@ use drystone::events::Observer;
 use drystone::pull::LayoutSink;
 use drystone::push;
 use oci::{Platform, Reference};
-use registry_client::{Client, Platforms, Sink};
+use registry_client::{Client, Options, Platforms, RetryPolicy, Sink};
 use store::Layout;
 use tokio::runtime::Runtime;
 
@@ -19,6 +19,8 @@ use crate::registries;
 /// Pulls into a layout.
 pub struct RegistryPuller {
     client: Client,
+    /// One that tries nothing again.
+    hasty: Client,
     layout: Arc<Layout>,
     runtime: Runtime,
 }
@@ -27,9 +29,11 @@ impl RegistryPuller {
     /// One that tells `observer` what it does.
     pub fn new(arguments: &RegistryArgs, layout: Arc<Layout>, observer: Arc<dyn Observer>) -> Result<Self, Failure> {
         let options = registries::options_with_kept_credentials(arguments)?;
+        let once = RetryPolicy { attempts: 1, ..options.retry.clone() };
+        let hasty = push::client(Options { retry: once, ..options.clone() }, Arc::clone(&observer))?;
         let client = push::client(options, observer)?;
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-        Ok(Self { client, layout, runtime: runtime.map_err(Failure::of)? })
+        Ok(Self { client, hasty, layout, runtime: runtime.map_err(Failure::of)? })
     }
 }
 
@@ -40,5 +44,15 @@ impl Puller for RegistryPuller {
         let report = self.runtime.block_on(self.client.pull(reference, &platforms, sink))?;
         let manifest = report.resolved.taken().descriptor.clone();
         Ok(Fetched { named: report.resolved.named.descriptor.digest, manifest })
+    }
+
+    fn reach(&self, reference: &Reference, platform: &Platform) -> Result<(), Box<dyn Error + Send + Sync>> {
+        let platforms = Platforms::One(platform.clone());
+        match self.runtime.block_on(self.hasty.resolve(reference, &platforms)) {
+            Err(error @ (registry_client::Error::Connection { .. } | registry_client::Error::Stalled { .. })) => {
+                Err(error.into())
+            }
+            Ok(_) | Err(_) => Ok(()),
+        }
     }
 }

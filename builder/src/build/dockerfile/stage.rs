@@ -9,7 +9,7 @@ use layer::view::View;
 use layer::write::EntryWriter;
 use oci::{History, ImageConfig};
 use spec::dockerfile::{Arguments, Instruction, Kind, Scope, parse_trigger};
-use spec::{Diagnostic, Owner, SourceFile, Span, did_you_mean};
+use spec::{Owner, SourceFile, Span};
 
 use super::{Ahead, Known, Stage};
 use crate::accounts::{Accounts, Ids};
@@ -19,11 +19,12 @@ use crate::build::inputs::Facts;
 use crate::build::step::{StepName, StepRecord};
 use crate::build::{Builder, State, StepReport};
 use crate::dockerfile::Recipe;
+use crate::dockerfile::bases::image_for_stage;
 use crate::dockerfile::image_shelf::ImageShelf;
-use crate::dockerfile::needs::{Need, Origin, stage_at, stands_further_down};
+use crate::dockerfile::needs::{Need, NeededImage, Origin, stage_at};
 use crate::dockerfile::settings::{Settings, text};
 use crate::dockerfile::shelf::{Shelf, path_of};
-use crate::error::{BuildError, chain};
+use crate::error::BuildError;
 use crate::image::{DEFAULT_PATH, Layer, rfc3339};
 use crate::output::printable;
 
@@ -155,19 +156,8 @@ impl<'b> StageBuild<'b> {
             return Ok((State { layers: sibling.layers.clone(), ..sibling.state.clone() }, Known::ALL));
         }
         let reach = if self.foreseen.is_some() { Reach::Local } else { Reach::Anywhere };
-        let found = self.builder.bases.find(name, platform, reach);
-        let base = found.map_err(|error| {
-            let place = self.need.stage;
-            if let Some(help) = self.stage_that_may_be_meant(name) {
-                let title = format!("`{name}` is no stage above, and no image that can be had: {}", chain(&error));
-                return BuildError::at(span, title, help);
-            }
-            if !stands_further_down(self.recipe.dockerfile, name, place) {
-                return BuildError::from(error).located(span);
-            }
-            let diagnostic = Diagnostic::new(span.clone(), format!("the stage `{name}` stands further down"));
-            BuildError::Spec(diagnostic.help("a stage can only be built on those above it, or copy from them").into())
-        })?;
+        let image = NeededImage { name: name.to_owned(), platform: platform.clone(), span: span.clone() };
+        let base = image_for_stage(self.builder.bases, self.recipe.dockerfile, self.need.stage, &image, reach)?;
         let state = State {
             key: base.key(),
             layers: base.layers.clone(),
@@ -177,12 +167,6 @@ impl<'b> StageBuild<'b> {
             platform: base.platform(),
         };
         Ok((state, Known::ALL))
-    }
-
-    /// A stage above that is called nearly so.
-    fn stage_that_may_be_meant(&self, name: &str) -> Option<String> {
-        let above = &self.recipe.dockerfile.stages[..self.need.stage];
-        did_you_mean(name, above.iter().filter_map(|stage| stage.name.as_ref()).map(|name| name.value.as_str()))
     }
 
     pub(super) fn config(&mut self) -> &mut ImageConfig {
