@@ -174,7 +174,7 @@ fn links_of_an_image_lead_nowhere_out_of_the_directory() {
     let tar = fixtures::tar(&[
         fixtures::TarEntry::symlink("way", &outside),
         fixtures::TarEntry::symlink("up", "../../../../../../../../.."),
-        fixtures::TarEntry::file(&format!("up/{}/x", outside.trim_start_matches('/')), 0o644, "x"),
+        fixtures::TarEntry::file(format!("up/{}/x", outside.trim_start_matches('/')), 0o644, "x"),
         fixtures::TarEntry::file("way/x", 0o644, "x"),
     ]);
     fs::write(bench.at("context/layer.tar"), tar).unwrap();
