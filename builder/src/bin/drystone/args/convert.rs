@@ -16,6 +16,6 @@ pub struct Convert {
     #[arg(long, value_name = "STAGE")]
     pub target: Option<String>,
     /// Give an argument of the Dockerfile a value; may be given several times
-    #[arg(long = "build-arg", value_name = "NAME=VALUE", value_parser = super::variable)]
+    #[arg(long = "build-arg", value_name = "NAME=VALUE", value_parser = super::values::variable)]
     pub build_arg: Vec<(String, String)>,
 }

@@ -28,7 +28,7 @@ pub struct Lint {
     #[arg(long, conflicts_with = "paths")]
     pub rules: bool,
     /// Give a variable of the specs a value; may be given several times
-    #[arg(long, value_name = "NAME=VALUE", value_parser = super::variable)]
+    #[arg(long, value_name = "NAME=VALUE", value_parser = super::values::variable)]
     pub set: Vec<(String, String)>,
 }
 
