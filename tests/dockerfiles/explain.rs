@@ -101,6 +101,9 @@ fn explaining_a_dockerfile_pulls_builds_and_writes_nothing() {
     assert_eq!(would_run(&bench, &["-t", "app", "app"]).len(), 4);
     fs::write(bench.at("absent"), "FROM registry.example/nowhere:1\nRUN true\n").unwrap();
     assert_eq!(would_run(&bench, &["-f", "absent", "app"]), ["dockerfile: absent"]);
+    // It may be an image, although a stage has nearly this name: a build would know.
+    fs::write(bench.at("like"), "FROM base AS golang-build\nFROM golang\n").unwrap();
+    assert_eq!(would_run(&bench, &["-f", "like", "app"]), ["dockerfile: absent"]);
     assert!(kept(&bench) == before, "something was written");
     // Nor is there a layout afterwards where there was none.
     let elsewhere = ["-f", "absent", "app", "--layout", "new/oci", "--cache-dir", "new/cache"];

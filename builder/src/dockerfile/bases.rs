@@ -8,7 +8,7 @@ use spec::{Diagnostic, did_you_mean};
 
 use super::needs::{Need, NeededImage, needs, stands_further_down, target};
 use super::platform_arguments;
-use crate::base::{Base, Bases, Reach};
+use crate::base::{Base, BaseError, Bases, Reach};
 use crate::error::{BuildError, chain};
 use crate::plan::Plan;
 
@@ -24,11 +24,13 @@ pub fn image_for_stage(
     let NeededImage { name, platform, span } = image;
     let further_down = stands_further_down(dockerfile, name, stage);
     let meant = stage_that_may_be_meant(dockerfile, name, stage);
-    let reach = match reach {
-        Reach::Anywhere if further_down || meant.is_some() => Reach::AnywhereAtOnce,
-        other => other,
-    };
+    let may_be_mistaken = further_down || meant.is_some();
+    let reach = if reach == Reach::Anywhere && may_be_mistaken { Reach::AnywhereAtOnce } else { reach };
     bases.find(name, platform, reach).map_err(|error| {
+        // Who only looks at what is here does not know that there is none.
+        if reach == Reach::Local && matches!(error, BaseError::NotHere { .. }) {
+            return BuildError::from(error).located(span);
+        }
         if let Some(help) = meant {
             let title = format!("`{name}` is no stage above, and no image that can be had: {}", chain(&error));
             return BuildError::at(span, title, help);

@@ -152,8 +152,9 @@ pub enum Command {
     /// What has changed is told by comparing with the last build that had the same name, cache and kind of step: which
     /// package has another version, which file another content, which variable another value. Nothing is built.
     ///
-    /// `drystone explain -f Dockerfile -t NAME CONTEXT` explains what `build` with the same arguments would do. What is
-    /// not here is not pulled for that, and what is only done with a finished image, such as --push, is passed over.
+    /// `drystone explain -f Dockerfile -t NAME CONTEXT` explains what `build` with the same arguments would do. Images that
+    /// are not here are not pulled for that; files that ADD names by address are fetched, since their content decides.
+    /// What is only done with a finished image, such as --push, is passed over.
     Explain(Box<Explain>),
     /// Push what the layout holds
     Push(Push),

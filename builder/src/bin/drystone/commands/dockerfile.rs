@@ -185,7 +185,7 @@ pub fn run(request: &Request<'_>, output: Output) -> Result<Finished, Failure> {
     Ok(finished)
 }
 
-/// Says what a build would do, and why. Nothing is built, pulled or kept.
+/// Says what a build would do, and why. Nothing is built or pulled; only what `ADD` fetches is kept.
 pub fn explain(request: &Request<'_>) -> Result<ExplainedImage, Failure> {
     let tags = tags(request)?;
     let platforms = platform::each_once(request.build.platform.iter().cloned());
