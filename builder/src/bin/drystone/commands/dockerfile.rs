@@ -193,7 +193,7 @@ pub fn explain(request: &Request<'_>) -> Result<ExplainedImage, Failure> {
     let inputs = Inputs::read(request, &place)?;
     let recipe = recipe(request, &inputs, &tags, &platforms[0])?;
     let bases = Bases::new(&place.layout, &place.cache, None);
-    let fetcher = session::plain_fetcher(request.build.lock.offline)?;
+    let fetcher = session::plain_fetcher(request.build.lock.offline);
     let builder = builder(request, &recipe, &place, &inputs, (&fetcher, &bases))?;
     let steps = builder.explain_recipe(&recipe)?;
     Ok(ExplainedImage { image: recipe.name.to_string(), reference: recipe.reference.to_string(), steps })
