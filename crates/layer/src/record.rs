@@ -27,20 +27,25 @@
 //! stored at all. The sidecar starts with a line that names its format; then one line each, sorted:
 //! `INODE SECONDS.NANOSECONDS RECORD`.
 
+mod node;
+mod sidecar;
+mod text;
+mod xattr;
+
 use std::collections::BTreeMap;
-use std::ffi::OsStr;
-use std::fmt::Write as _;
 use std::fs;
-use std::io::{self, BufRead, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::os::unix::ffi::OsStrExt;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, StatxFlags, XattrFlags};
-use rustix::io::Errno;
+use rustix::fs::{CWD, FileType, Mode, OFlags};
 
 use crate::entry::{Entry, Kind};
+
+pub use self::node::Node;
+pub use self::sidecar::{NodeKey, Sidecar};
+pub use self::xattr::acl_under_mode;
 
 /// The extended attribute that holds a record.
 pub const RECORD_XATTR: &str = "user.drystone";
@@ -53,21 +58,6 @@ pub const ACCESS_ACL_XATTR: &str = "system.posix_acl_access";
 
 /// The access control list that new files in a directory start with.
 pub const DEFAULT_ACL_XATTR: &str = "system.posix_acl_default";
-
-/// Overlayfs' own attributes begin so.
-const OVERLAY_PREFIX: &[u8] = b"user.overlay.";
-
-/// The largest value of an extended attribute (`XATTR_SIZE_MAX`).
-const LARGEST_VALUE: usize = 65536;
-
-/// The largest list of names of extended attributes (`XATTR_LIST_MAX`).
-const LARGEST_LIST: usize = 65536;
-
-/// No sidecar that we wrote is larger than this.
-const LARGEST_SIDECAR: u64 = 256 << 20;
-
-/// The first line of a sidecar.
-const SIDECAR_FORMAT: &str = "drystone links 1";
 
 /// The twelve bits of a mode that a layer stores.
 const MODE_BITS: u32 = 0o7777;
@@ -225,11 +215,11 @@ pub fn set_attributes_of_new(
     let node = Node::of(file)?;
     let needs_record = owners == Owners::Recorded && (attributes.uid, attributes.gid) != (0, 0);
     // What a directory hands down to new files, such as an access control list, is not the image's.
-    if needs_record || attributes.device.is_some() || !attributes.xattrs.is_empty() || has_xattrs(file)? {
+    if needs_record || attributes.device.is_some() || !attributes.xattrs.is_empty() || xattr::has(file)? {
         return node.set_attributes(owners, links, attributes);
     }
     if owners != Owners::Recorded {
-        node.change_owner(attributes.uid, attributes.gid).map_err(|error| unmapped(error, attributes))?;
+        node.change_owner(attributes.uid, attributes.gid).map_err(|error| node::unmapped(error, attributes))?;
     }
     Ok(rustix::fs::fchmod(file, Mode::from_raw_mode(attributes.mode & MODE_BITS))?)
 }
@@ -267,508 +257,8 @@ impl Device {
     }
 }
 
-/// One open file of a tree, whatever kind of file it is.
-pub struct Node<'a> {
-    fd: BorrowedFd<'a>,
-    /// A path that leads to the open file itself: a descriptor opened with `O_PATH` has no other way to attributes.
-    link: PathBuf,
-    file_type: FileType,
-    mode: u32,
-    uid: u32,
-    gid: u32,
-    device_number: (u32, u32),
-    key: NodeKey,
-}
-
-impl<'a> Node<'a> {
-    /// Looks at an open file; a descriptor opened with `O_PATH` will do, and is needed for anything but regular files
-    /// and directories.
-    pub fn of(fd: BorrowedFd<'a>) -> io::Result<Self> {
-        Self::reached_by(fd, PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd())))
-    }
-
-    /// The same where `/proc` is not what it usually is: `link` leads to this process' descriptor `fd`.
-    pub fn reached_by(fd: BorrowedFd<'a>, link: PathBuf) -> io::Result<Self> {
-        let wanted = StatxFlags::BASIC_STATS | StatxFlags::BTIME;
-        let stat = rustix::fs::statx(fd, c"", AtFlags::EMPTY_PATH, wanted)?;
-        Ok(Self {
-            fd,
-            link,
-            file_type: FileType::from_raw_mode(stat.stx_mode.into()),
-            mode: u32::from(stat.stx_mode) & MODE_BITS,
-            uid: stat.stx_uid,
-            gid: stat.stx_gid,
-            device_number: (stat.stx_rdev_major, stat.stx_rdev_minor),
-            key: NodeKey {
-                inode: stat.stx_ino,
-                born_seconds: stat.stx_btime.tv_sec,
-                born_nanoseconds: stat.stx_btime.tv_nsec,
-            },
-        })
-    }
-
-    /// What kind of file it is on disk.
-    pub fn file_type(&self) -> FileType {
-        self.file_type
-    }
-
-    /// The twelve permission bits on disk, when it was looked at.
-    pub fn mode(&self) -> u32 {
-        self.mode
-    }
-
-    /// How the sidecar finds it.
-    pub fn key(&self) -> NodeKey {
-        self.key
-    }
-
-    /// A path that leads to it, to be followed.
-    pub fn link(&self) -> &Path {
-        &self.link
-    }
-
-    /// Whether its record is an extended attribute and not a line of the sidecar.
-    pub fn carries_record(&self) -> bool {
-        matches!(self.file_type, FileType::RegularFile | FileType::Directory)
-    }
-
-    /// Its record, the default if there is none.
-    pub fn record(&self, links: &Sidecar) -> io::Result<Record> {
-        if self.carries_record() {
-            match read_xattr(&self.link, RECORD_XATTR.as_bytes()) {
-                Ok(Some(value)) => return decode_record(&value, &self.link),
-                Ok(None) => {}
-                Err(error) if is_unsupported(&error) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(links.get(self.key).cloned().unwrap_or_default())
-    }
-
-    /// Replaces its record.
-    pub fn set_record(&self, links: &mut Sidecar, record: &Record) -> io::Result<()> {
-        if self.carries_record() {
-            match self.store_record(record) {
-                Err(error) if is_unsupported(&error) => {}
-                done => {
-                    links.remove(self.key);
-                    return done;
-                }
-            }
-        }
-        links.set(self.key, record.clone());
-        Ok(())
-    }
-
-    fn store_record(&self, record: &Record) -> io::Result<()> {
-        self.change_xattrs(|| {
-            if *record == Record::default() {
-                return remove_xattr(&self.link, RECORD_XATTR.as_bytes());
-            }
-            write_xattr(&self.link, RECORD_XATTR.as_bytes(), &record.encode())
-        })
-    }
-
-    /// Changes attributes. A plain user may change those of a file only while the file may be written, which its own
-    /// mode can forbid.
-    fn change_xattrs(&self, change: impl Fn() -> io::Result<()>) -> io::Result<()> {
-        let refused = match change() {
-            Err(error) if error.raw_os_error() == Some(Errno::ACCESS.raw_os_error()) => error,
-            done => return done,
-        };
-        let mode = rustix::fs::statx(self.fd, c"", AtFlags::EMPTY_PATH, StatxFlags::MODE)?.stx_mode;
-        let mode = Mode::from_raw_mode(u32::from(mode) & MODE_BITS);
-        if mode.contains(Mode::RUSR | Mode::WUSR) {
-            return Err(refused);
-        }
-        let open = mode | Mode::RUSR | Mode::WUSR;
-        rustix::fs::chmodat(CWD, &self.link, open, AtFlags::empty())?;
-        let done = change();
-        // As before, also the access control list: its mask has the bits of the group, which stayed.
-        rustix::fs::chmodat(CWD, &self.link, mode, AtFlags::empty())?;
-        done
-    }
-
-    /// What a layer stores about it.
-    pub fn attributes(&self, owners: Owners, links: &Sidecar) -> io::Result<Attributes> {
-        let mut xattrs = BTreeMap::new();
-        let mut recorded = owners == Owners::Recorded && !self.carries_record();
-        for name in list_xattrs(&self.link)? {
-            recorded |= owners != Owners::Real && name == RECORD_XATTR.as_bytes();
-            if is_stored(&name)
-                && let Some(value) = read_xattr(&self.link, &name)?
-            {
-                xattrs.insert(name, value);
-            }
-        }
-        if owners == Owners::Real {
-            let device = self.real_device();
-            return Ok(Attributes { uid: self.uid, gid: self.gid, mode: self.mode, device, xattrs });
-        }
-        if let Some(value) = xattrs.get_mut(CAPABILITY_XATTR.as_bytes()) {
-            without_namespace(value);
-        }
-        if owners == Owners::Mapped {
-            let device = if recorded { self.record(links)?.device } else { None };
-            return Ok(Attributes { uid: self.uid, gid: self.gid, mode: self.mode, device, xattrs });
-        }
-        let mut record = if recorded || !links.is_empty() { self.record(links)? } else { Record::default() };
-        if let Some(acl) = record.xattrs.get_mut(ACCESS_ACL_XATTR.as_bytes()) {
-            *acl = acl_under_mode(acl, self.mode);
-        }
-        xattrs.append(&mut record.xattrs);
-        Ok(Attributes { uid: record.uid, gid: record.gid, mode: self.mode, device: record.device, xattrs })
-    }
-
-    fn real_device(&self) -> Option<Device> {
-        let kind = match self.file_type {
-            FileType::CharacterDevice => DeviceKind::Char,
-            FileType::BlockDevice => DeviceKind::Block,
-            _ => return None,
-        };
-        Some(Device { kind, major: self.device_number.0, minor: self.device_number.1 })
-    }
-
-    /// Gives it these attributes, and takes away others that a layer would store.
-    pub fn set_attributes(&self, owners: Owners, links: &mut Sidecar, attributes: &Attributes) -> io::Result<()> {
-        let mut record = Record::default();
-        match owners {
-            Owners::Real => self.change_owner(attributes.uid, attributes.gid)?,
-            Owners::Mapped => {
-                self.change_owner(attributes.uid, attributes.gid).map_err(|error| unmapped(error, attributes))?;
-                record.device = attributes.device;
-            }
-            Owners::Recorded => {
-                (record.uid, record.gid, record.device) = (attributes.uid, attributes.gid, attributes.device);
-            }
-        }
-        if self.file_type != FileType::Symlink {
-            // Changing the owner clears the set-ID bits, so the mode comes after it. It comes in any case: an access
-            // control list below must find the group bits it belongs to.
-            let mode = Mode::from_raw_mode(attributes.mode & MODE_BITS);
-            rustix::fs::chmodat(CWD, &self.link, mode, AtFlags::empty())?;
-        }
-        let mut extra = list_xattrs(&self.link)?;
-        let had_record = extra.iter().any(|name| name == RECORD_XATTR.as_bytes());
-        extra.retain(|name| is_stored(name) && !attributes.xattrs.contains_key(name));
-        for name in extra {
-            self.change_xattrs(|| remove_xattr(&self.link, &name))?;
-        }
-        for (name, value) in attributes.xattrs.iter().filter(|(name, _)| is_stored(name)) {
-            match self.change_xattrs(|| write_xattr(&self.link, name, value)) {
-                Err(error) if owners == Owners::Recorded && is_refused(&error) => {
-                    remove_xattr(&self.link, name)
-                        .or_else(|error| if is_refused(&error) { Ok(()) } else { Err(error) })?;
-                    record.xattrs.insert(name.clone(), value.clone());
-                }
-                done => done?,
-            }
-        }
-        match owners {
-            Owners::Real => Ok(()),
-            Owners::Mapped if record.device.is_none() && !had_record => Ok(()),
-            Owners::Mapped | Owners::Recorded => self.set_record(links, &record),
-        }
-    }
-
-    fn change_owner(&self, uid: u32, gid: u32) -> io::Result<()> {
-        if (uid, gid) == (self.uid, self.gid) {
-            return Ok(());
-        }
-        let (uid, gid) = (rustix::fs::Uid::from_raw(uid), rustix::fs::Gid::from_raw(gid));
-        Ok(rustix::fs::chownat(self.fd, c"", Some(uid), Some(gid), AtFlags::EMPTY_PATH)?)
-    }
-}
-
-/// Says of an owner for whom a user namespace has no id that this is so.
-fn unmapped(error: io::Error, attributes: &Attributes) -> io::Error {
-    if error.raw_os_error() != Some(Errno::INVAL.raw_os_error()) {
-        return error;
-    }
-    let Attributes { uid, gid, .. } = attributes;
-    let message = format!("the owner {uid}:{gid} is outside of the ids 0 to 65535 that the user namespace has");
-    io::Error::new(io::ErrorKind::InvalidInput, message)
-}
-
-/// Whether a layer stores an attribute of this name.
-fn is_stored(name: &[u8]) -> bool {
-    let acls = [ACCESS_ACL_XATTR.as_bytes(), DEFAULT_ACL_XATTR.as_bytes()];
-    let ours = name == RECORD_XATTR.as_bytes() || name.starts_with(OVERLAY_PREFIX);
-    name == CAPABILITY_XATTR.as_bytes() || acls.contains(&name) || (name.starts_with(b"user.") && !ours)
-}
-
-/// Whether a file system holds no attributes of this kind at all.
-fn is_unsupported(error: &io::Error) -> bool {
-    error.raw_os_error() == Some(Errno::OPNOTSUPP.raw_os_error())
-}
-
-/// Whether the kernel refused an attribute that it would take from root.
-fn is_refused(error: &io::Error) -> bool {
-    let refusals = [Errno::INVAL, Errno::PERM, Errno::OPNOTSUPP];
-    refusals.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
-}
-
-fn read_xattr(path: &Path, name: &[u8]) -> io::Result<Option<Vec<u8>>> {
-    let name = OsStr::from_bytes(name);
-    let mut value = vec![0; 256];
-    loop {
-        match rustix::fs::getxattr(path, name, value.as_mut_slice()) {
-            Ok(length) => {
-                value.truncate(length);
-                return Ok(Some(value));
-            }
-            Err(Errno::NODATA) => return Ok(None),
-            Err(Errno::RANGE) if value.len() < LARGEST_VALUE => value.resize(LARGEST_VALUE, 0),
-            Err(error) => return Err(error.into()),
-        }
-    }
-}
-
-fn write_xattr(path: &Path, name: &[u8], value: &[u8]) -> io::Result<()> {
-    Ok(rustix::fs::setxattr(path, OsStr::from_bytes(name), value, XattrFlags::empty())?)
-}
-
-fn remove_xattr(path: &Path, name: &[u8]) -> io::Result<()> {
-    match rustix::fs::removexattr(path, OsStr::from_bytes(name)) {
-        Ok(()) | Err(Errno::NODATA) => Ok(()),
-        Err(error) => Err(error.into()),
-    }
-}
-
-fn has_xattrs(file: BorrowedFd<'_>) -> io::Result<bool> {
-    match rustix::fs::flistxattr(file, [0_u8; 0].as_mut_slice()) {
-        Ok(length) => Ok(length > 0),
-        Err(Errno::OPNOTSUPP) => Ok(false),
-        Err(error) => Err(error.into()),
-    }
-}
-
-fn list_xattrs(path: &Path) -> io::Result<Vec<Vec<u8>>> {
-    let mut list = vec![0; 1024];
-    let length = loop {
-        match rustix::fs::listxattr(path, list.as_mut_slice()) {
-            Ok(length) => break length,
-            Err(Errno::OPNOTSUPP) => break 0,
-            Err(Errno::RANGE) if list.len() < LARGEST_LIST => list.resize(LARGEST_LIST, 0),
-            Err(error) => return Err(error.into()),
-        }
-    };
-    Ok(list[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty()).map(<[u8]>::to_vec).collect())
-}
-
-/// File capabilities set inside a user namespace name the namespace's root (revision 3). In a layer that is nobody: the
-/// plain form (revision 2) is what root would have written.
-fn without_namespace(capability: &mut Vec<u8>) {
-    const REVISION_2: u8 = 2;
-    const REVISION_3: u8 = 3;
-    if capability.len() == 24 && capability[3] == REVISION_3 {
-        capability.truncate(20);
-        capability[3] = REVISION_2;
-    }
-}
-
-/// An access control list as it is once `chmod` has given the file this mode.
-///
-/// The kernel keeps the two in step; for a list that the kernel does not know we do it when the list is read. Owner and
-/// others have the mode's bits, and the group's bits are those of the mask, or of the group if there is no mask.
-pub fn acl_under_mode(acl: &[u8], mode: u32) -> Vec<u8> {
-    const VERSION_BYTES: usize = 4;
-    const ENTRY_BYTES: usize = 8;
-    const OWNER: u8 = 0x01;
-    const GROUP: u8 = 0x04;
-    const MASK: u8 = 0x10;
-    const OTHERS: u8 = 0x20;
-    let mut acl = acl.to_vec();
-    let Some(entries) = acl.get_mut(VERSION_BYTES..) else { return acl };
-    let masked = entries.chunks_exact(ENTRY_BYTES).any(|entry| entry[0] == MASK);
-    for entry in entries.chunks_exact_mut(ENTRY_BYTES) {
-        let bits = match entry[0] {
-            OWNER => mode >> 6,
-            MASK => mode >> 3,
-            GROUP if !masked => mode >> 3,
-            OTHERS => mode,
-            _ => continue,
-        };
-        entry[2] = (bits & 7) as u8;
-    }
-    acl
-}
-
-impl Record {
-    /// The record as it is stored.
-    pub fn encode(&self) -> Vec<u8> {
-        self.to_string().into_bytes()
-    }
-
-    /// Reads a record; anything but what [`Record::encode`] writes is none.
-    pub fn decode(bytes: &[u8]) -> Option<Self> {
-        let text = std::str::from_utf8(bytes).ok()?;
-        let mut words = text.split(' ').peekable();
-        let (uid, gid) = words.next()?.split_once(':')?;
-        let (uid, gid) = (uid.parse().ok()?, gid.parse().ok()?);
-        let device = words.next_if(|word| word.contains(':')).map(decode_device);
-        let mut xattrs = BTreeMap::new();
-        for word in words {
-            let (name, value) = word.split_once('=')?;
-            xattrs.insert(from_hex(name)?, from_hex(value)?);
-        }
-        let record = Self { uid, gid, device: device.map_or(Some(None), |device| device.map(Some))?, xattrs };
-        (record.encode() == bytes).then_some(record)
-    }
-}
-
-impl std::fmt::Display for Record {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(formatter, "{}:{}", self.uid, self.gid)?;
-        if let Some(Device { kind, major, minor }) = self.device {
-            let kind = match kind {
-                DeviceKind::Char => 'c',
-                DeviceKind::Block => 'b',
-            };
-            write!(formatter, " {kind}:{major}:{minor}")?;
-        }
-        for (name, value) in &self.xattrs {
-            write!(formatter, " {}={}", to_hex(name), to_hex(value))?;
-        }
-        Ok(())
-    }
-}
-
-fn decode_device(word: &str) -> Option<Device> {
-    let mut parts = word.split(':');
-    let kind = match parts.next()? {
-        "c" => DeviceKind::Char,
-        "b" => DeviceKind::Block,
-        _ => return None,
-    };
-    let (major, minor) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
-    parts.next().is_none().then_some(Device { kind, major, minor })
-}
-
-fn decode_record(bytes: &[u8], place: &dyn std::fmt::Debug) -> io::Result<Record> {
-    Record::decode(bytes).ok_or_else(|| {
-        let found = String::from_utf8_lossy(&bytes[..bytes.len().min(80)]).into_owned();
-        damaged(format!("{place:?}: expected a record of owners, found `{found}`"))
-    })
-}
-
 fn damaged(message: String) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, message)
-}
-
-fn to_hex(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(bytes.len() * 2);
-    for byte in bytes {
-        write!(text, "{byte:02x}").expect("a String takes any text");
-    }
-    text
-}
-
-fn from_hex(text: &str) -> Option<Vec<u8>> {
-    let digits = text.as_bytes();
-    if !digits.len().is_multiple_of(2) {
-        return None;
-    }
-    let value = |digit: u8| char::from(digit).to_digit(16).map(|value| value as u8);
-    digits.chunks_exact(2).map(|pair| Some(value(pair[0])? << 4 | value(pair[1])?)).collect()
-}
-
-/// What tells one inode from another that had its number before.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct NodeKey {
-    /// The inode number.
-    pub inode: u64,
-    /// When the inode was made: seconds since 1970.
-    pub born_seconds: i64,
-    /// And nanoseconds.
-    pub born_nanoseconds: u32,
-}
-
-/// The records of a tree's symbolic links, fifos and sockets.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Sidecar {
-    records: BTreeMap<NodeKey, Record>,
-}
-
-impl Sidecar {
-    /// Reads a tree's sidecar; empty if there is none.
-    pub fn load(tree: &TreeDir) -> io::Result<Self> {
-        let path = tree.links();
-        let file = match fs::File::open(&path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
-            Err(error) => return Err(error),
-        };
-        let mut lines = io::BufReader::new(file.take(LARGEST_SIDECAR)).split(b'\n');
-        if lines.next().transpose()?.as_deref() != Some(SIDECAR_FORMAT.as_bytes()) {
-            return Err(damaged(format!("{}: expected the first line `{SIDECAR_FORMAT}`", path.display())));
-        }
-        let mut sidecar = Self::default();
-        for (number, line) in lines.enumerate() {
-            let line = line?;
-            let (key, record) = decode_line(&line).ok_or_else(|| {
-                damaged(format!("{}:{}: expected an inode and its record", path.display(), number + 2))
-            })?;
-            sidecar.set(key, record);
-        }
-        Ok(sidecar)
-    }
-
-    /// Replaces a tree's sidecar by this one, at once or not at all. An empty one is no file.
-    pub fn save(&self, tree: &TreeDir) -> io::Result<()> {
-        if self.is_empty() {
-            return match fs::remove_file(tree.links()) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-                _ => Ok(()),
-            };
-        }
-        let unfinished = tree.path().join("links.new");
-        let mut file = io::BufWriter::new(fs::File::create(&unfinished)?);
-        writeln!(file, "{SIDECAR_FORMAT}")?;
-        for (key, record) in &self.records {
-            writeln!(file, "{} {}.{:09} {record}", key.inode, key.born_seconds, key.born_nanoseconds)?;
-        }
-        file.into_inner().map_err(io::IntoInnerError::into_error)?;
-        fs::rename(unfinished, tree.links())
-    }
-
-    /// The record of an inode.
-    pub fn get(&self, key: NodeKey) -> Option<&Record> {
-        self.records.get(&key)
-    }
-
-    /// Stores the record of an inode; the default is not stored.
-    pub fn set(&mut self, key: NodeKey, record: Record) {
-        if record == Record::default() {
-            self.records.remove(&key);
-        } else {
-            self.records.insert(key, record);
-        }
-    }
-
-    /// Takes over the records of another sidecar.
-    pub fn absorb(&mut self, other: Self) {
-        self.records.extend(other.records);
-    }
-
-    /// Forgets an inode.
-    pub fn remove(&mut self, key: NodeKey) {
-        self.records.remove(&key);
-    }
-
-    /// Whether nothing is recorded.
-    pub fn is_empty(&self) -> bool {
-        self.records.is_empty()
-    }
-}
-
-fn decode_line(line: &[u8]) -> Option<(NodeKey, Record)> {
-    let mut words = line.splitn(3, |byte| *byte == b' ');
-    let mut text = || std::str::from_utf8(words.next()?).ok();
-    let inode = text()?.parse().ok()?;
-    let (seconds, nanoseconds) = text()?.split_once('.')?;
-    let key = NodeKey { inode, born_seconds: seconds.parse().ok()?, born_nanoseconds: nanoseconds.parse().ok()? };
-    Some((key, Record::decode(words.next()?)?))
 }
 
 #[cfg(test)]
@@ -923,7 +413,7 @@ mod tests {
             set_attributes(Owners::Mapped, path, wanted, &mut links).unwrap();
             assert_eq!(attributes(Owners::Mapped, path, &links).unwrap(), *wanted);
         }
-        assert_eq!(list_xattrs(&file).unwrap(), Vec::<Vec<u8>>::new());
+        assert_eq!(xattr::list(&file).unwrap(), Vec::<Vec<u8>>::new());
         assert_eq!(read(&node, &links).unwrap(), Record { device: device.device, ..Record::default() });
         set_attributes(Owners::Mapped, &node, &plain, &mut links).unwrap();
         assert_eq!(attributes(Owners::Mapped, &node, &links).unwrap(), plain);
@@ -941,7 +431,7 @@ mod tests {
         let plain = Attributes { mode: 0o600, ..Attributes::default() };
         set_attributes(Owners::Recorded, &path, &plain, &mut links).unwrap();
         assert_eq!(attributes(Owners::Recorded, &path, &links).unwrap(), plain);
-        assert_eq!(list_xattrs(&path).unwrap(), Vec::<Vec<u8>>::new());
+        assert_eq!(xattr::list(&path).unwrap(), Vec::<Vec<u8>>::new());
     }
 
     #[test]
@@ -964,7 +454,7 @@ mod tests {
     #[test]
     fn a_capability_of_a_namespace_is_read_as_roots() {
         let mut capability = vec![1, 0, 0, 3, 0, 32, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 254, 255, 0, 0];
-        without_namespace(&mut capability);
+        xattr::without_namespace(&mut capability);
         assert_eq!(capability, [1, 0, 0, 2, 0, 32, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
     }
 }
