@@ -478,7 +478,7 @@ impl Builder<'_> {
         self.layout.put_bytes(&made.manifest)?;
         let config_digest = Digest::of(&made.config);
         let seconds = started.elapsed().as_secs_f64();
-        self.note(&reference, named(&steps), &config)?;
+        self.note(&reference, LastStep::of(&steps, str::to_owned), &config)?;
         steps.push(StepReport { id: config_digest.to_string(), kind: "config", cached, seconds });
         state.triggers = image.on_build.clone();
         state.config = Some(config.clone());
@@ -534,12 +534,6 @@ impl Observer for Builder<'_> {
         }
         self.observer.observe(event);
     }
-}
-
-/// Steps as they are compared with those of the next build.
-fn named(reports: &[StepReport]) -> Vec<LastStep> {
-    let named = |step: &StepReport| Some(LastStep { kind: step.kind.to_owned(), key: step.id.parse().ok()? });
-    reports.iter().filter_map(named).collect()
 }
 
 /// How many images are in work where so much is done at the same time. One more than that, because scripts sleep (fc-cache

@@ -295,9 +295,7 @@ pub(super) fn kind_in_stage(kind: &str, stage: &str) -> String {
 
 fn last_steps(dockerfile: &Dockerfile, stage: usize, reports: &[StepReport]) -> Vec<LastStep> {
     let stage = stage_name(dockerfile, stage);
-    let step =
-        |step: &StepReport| Some(LastStep { kind: kind_in_stage(step.kind, &stage), key: step.id.parse().ok()? });
-    reports.iter().filter_map(step).collect()
+    LastStep::of(reports, |kind| kind_in_stage(kind, &stage))
 }
 
 /// Whether commands see an argument without its being declared.

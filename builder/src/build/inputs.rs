@@ -16,7 +16,7 @@ use store::Area;
 
 use super::command::surroundings;
 use super::step::StepName;
-use super::{Builder, State};
+use super::{Builder, State, StepReport};
 use crate::cut;
 use crate::error::BuildError;
 use crate::plan::LockedPackage;
@@ -42,6 +42,14 @@ pub(super) struct Inputs {
 pub(super) struct LastStep {
     pub(super) kind: String,
     pub(super) key: Digest,
+}
+
+impl LastStep {
+    /// Steps that were done, to be compared with those of the next build; `kind` says how each is found again.
+    pub(super) fn of(reports: &[StepReport], kind: impl Fn(&str) -> String) -> Vec<Self> {
+        let step = |step: &StepReport| Some(Self { kind: kind(step.kind), key: step.id.parse().ok()? });
+        reports.iter().filter_map(step).collect()
+    }
 }
 
 impl Builder<'_> {
