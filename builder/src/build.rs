@@ -328,7 +328,11 @@ impl Builder<'_> {
             built.map(Arc::new)
         };
         std::thread::scope(|scope| {
-            scope.spawn(|| ahead.work(self));
+            // Where one thing is done at a time, nothing is done ahead.
+            if self.options.jobs > 1 {
+                scope.spawn(|| ahead.work(self));
+                scope.spawn(|| ahead.watch(self.interrupt));
+            }
             let _over = ahead::Over(&ahead);
             graph::run(&parents, &urgency, at_once(self.options.jobs), self.options.keep_going, work)
         })

@@ -224,7 +224,7 @@ pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
 fn lacking(missing: &[MissingInput]) -> String {
     let files = if missing.len() == 1 { "1 file".to_owned() } else { format!("{} files", missing.len()) };
     let sizes: Vec<u64> = missing.iter().filter_map(|input| input.size).collect();
-    let bytes = match (sizes.iter().sum::<u64>(), sizes.len() == missing.len()) {
+    let bytes = match (sizes.iter().fold(0, |sum: u64, size| sum.saturating_add(*size)), sizes.len() == missing.len()) {
         (bytes, true) => format!(", {bytes} bytes"),
         (0, false) => String::new(),
         (bytes, false) => format!(", {bytes} bytes and what is not known"),

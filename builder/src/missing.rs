@@ -8,7 +8,7 @@ use spec::{FileContent, FileEntry};
 use store::{Area, Cache};
 use url::Url;
 
-use crate::base::Bases;
+use crate::base::{BaseError, Bases, Reach};
 use crate::error::{BuildError, MissingInput};
 use crate::fetch::{Fetcher, shown};
 use crate::lock::files::Pinned;
@@ -34,7 +34,15 @@ impl<'a> Missing<'a> {
 
     /// An image that others made is not here.
     pub fn base(&mut self, name: &str, platform: &Platform, bases: &Bases<'_>) {
-        self.note(name.to_owned(), bases.size_of(name, platform));
+        self.note(format!("{name} for {platform}"), bases.size_of(name, platform));
+    }
+
+    /// An image that others made is needed.
+    pub fn base_unless_here(&mut self, name: &str, platform: &Platform, bases: &Bases<'_>) {
+        // Anything else that is wrong with it is told where it is used.
+        if matches!(bases.find(name, platform, Reach::Local), Err(BaseError::NotHere { .. })) {
+            self.base(name, platform, bases);
+        }
     }
 
     /// A package is needed, if it is not `made` already.

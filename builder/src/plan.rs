@@ -14,6 +14,7 @@ use url::Url;
 
 use crate::apt::archive::{Archives, locked_digest};
 use crate::base::{Base, Bases, Reach};
+use crate::dockerfile::bases;
 use crate::entrypoint::refuse_unexecutable;
 use crate::error::BuildError;
 use crate::fetch::STAND_IN;
@@ -166,8 +167,8 @@ impl<'a> Plan<'a> {
             }
         }
         if !absent.is_empty() {
-            planner
-                .refuse_absent(&absent, family.images.iter().filter(|image| chosen.contains(image.name.as_str())))?;
+            let images = family.images.iter().filter(|image| chosen.contains(image.name.as_str()));
+            planner.refuse_absent(&absent, family, images)?;
         }
         let unsigned = |source: &&AptSource| matches!(source.trust, Trust::Unsigned(_));
         let used: BTreeSet<&str> = chosen_sources(&images);
@@ -258,7 +259,12 @@ impl Planner<'_, '_> {
     /// Fails because images that others made are not here, and nobody may be asked. Names with them all else that the cache
     /// lacks of what the lock says of these images: without what they are built on it cannot be said which of their steps
     /// need nothing of it.
-    fn refuse_absent<'a>(&self, absent: &[String], images: impl Iterator<Item = &'a Image>) -> Result<(), BuildError> {
+    fn refuse_absent<'a>(
+        &self,
+        absent: &[String],
+        family: &Family,
+        images: impl Iterator<Item = &'a Image>,
+    ) -> Result<(), BuildError> {
         const BOTH: [Compression; 2] = [Compression::Gzip, Compression::Zstd];
         let Archives { cache, fetcher, .. } = *self.archives;
         let mut missing = Missing::new(cache, fetcher);
@@ -267,6 +273,9 @@ impl Planner<'_, '_> {
         }
         let pinned = self.fit.files();
         for image in images {
+            for (_, _, needed) in bases::of_image(image, family, self.fit.platform())? {
+                missing.base_unless_here(&needed.name, &needed.platform, self.bases);
+            }
             for deb in self.fit.image(image).into_iter().flat_map(LockedImage::packages) {
                 let package = self.resolver.locked(deb)?;
                 missing.package(&package, || BOTH.iter().any(|kind| Segment::is_kept(cache, &package, *kind)));

@@ -117,13 +117,15 @@ fn images_that_others_made_are_missing_like_everything_else() {
     let parent = |name: &str| {
         let line = lock.lines().find(|line| line.starts_with(&format!("parent {name} "))).expect("the lock has it");
         let size = line.split(' ').nth(4).expect("the lock has its size");
-        format!("\n  {name} ({size} bytes)")
+        format!("\n  {name} for linux/amd64 ({size} bytes)")
     };
     let (base, app) = (parent("others.example/base:v1"), parent("others.example/app:v1"));
     fs::remove_dir_all(foreign.at("oci")).unwrap();
     // The packages are kept; the steps that need them may be too, which only the base could tell.
     cut_off(&foreign, &mirror, "build", &["on"]).failure(1, &["the cache lacks 1 file, ", &base, "hint: "]);
     cut_off(&foreign, &mirror, "build", &["docker"]).failure(1, &["the cache lacks 1 file, ", &app, "hint: "]);
+    let both = ["the cache lacks 2 files, ", &base, &app];
+    cut_off(&foreign, &mirror, "build", &[]).failure(1, &both);
     fs::remove_dir_all(foreign.at("cache")).unwrap();
     let data = format!("\n  {mirror}/data.txt (10 bytes)");
     let everything = ["the cache lacks 3 files, ", &base, "\n  greeter=2:3.0-1 (", &data];

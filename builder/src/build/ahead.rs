@@ -8,6 +8,7 @@
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use super::Builder;
 use super::packages::{PackagesStep, packages_span};
@@ -67,7 +68,22 @@ impl<'p> Ahead<'p> {
             .any(|place| place == parent)
     }
 
+    /// Ends it when `interrupt` is set: whoever would end it may wait for what is done here. Returns when it has ended.
+    pub(super) fn watch(&self, interrupt: &AtomicBool) {
+        const PERIOD: Duration = Duration::from_millis(100);
+        let mut state = self.lock();
+        while !self.over.load(Ordering::Relaxed) {
+            if interrupt.load(Ordering::Relaxed) {
+                self.over.store(true, Ordering::Relaxed);
+                self.changed.notify_all();
+            }
+            state = self.changed.wait_timeout(state, PERIOD).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
     /// Works until [`Ahead::end`] is called, or something fails, of which whoever needs it will tell.
+    ///
+    /// What an image waits for is then done with the niceness of this, while a processor has nothing better to do.
     pub(super) fn work(&self, builder: &Builder<'_>) {
         // Scripts are in nobody's way then. Where it is refused, they have to share.
         let _ = rustix::process::setpriority_process(None, NICENESS);

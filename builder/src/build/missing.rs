@@ -5,7 +5,6 @@
 use spec::Step;
 
 use super::{Builder, State};
-use crate::base::{BaseError, Reach};
 use crate::cut::{self, Cut};
 use crate::dockerfile::bases;
 use crate::error::BuildError;
@@ -36,10 +35,7 @@ impl Builder<'_> {
             });
         }
         for needed in bases::needed(plan)? {
-            let found = self.bases.find(&needed.name, &needed.platform, Reach::Local);
-            if matches!(found, Err(BaseError::NotHere { .. })) {
-                missing.base(&needed.name, &needed.platform, self.bases);
-            }
+            missing.base_unless_here(&needed.name, &needed.platform, self.bases);
         }
         missing.refuse()
     }

@@ -15,7 +15,6 @@ use super::step::{StepName, StepRecord, StoredLayer};
 use super::{Builder, State, StepReport};
 use crate::cut;
 use crate::error::BuildError;
-use crate::image::Layer;
 use crate::package::segment::Segment;
 use crate::parallel::map;
 use crate::plan::LockedPackage;
@@ -47,6 +46,15 @@ pub(super) struct PackagesStep<'a> {
     pub(super) begun: &'a (dyn Fn() + Sync),
 }
 
+/// Where the layer of a group goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Keep {
+    /// To the cache, for those who may need it.
+    InCache,
+    /// To the cache and to the layout.
+    InLayout,
+}
+
 impl PackagesStep<'_> {
     fn cannot_run(&self) -> Diagnostic {
         scripts_cannot_run(self.image, self.packages, self.span)
@@ -58,7 +66,14 @@ impl Builder<'_> {
     pub(super) fn compiler<'b>(&'b self, step: &'b PackagesStep<'b>) -> Option<Compiler<'b>> {
         let Compiling::Once(interpreter) = step.compiling else { return None };
         let (workshop, image, owners) = (&step.workshop, step.image, self.sandbox.owners());
-        Some(Compiler { workshop, runner: step.runner, owners, trees: self.tree_key(), image, interpreter })
+        Some(Compiler {
+            workshop,
+            runner: Runner { look_around: None, ..step.runner },
+            owners,
+            trees: self.tree_key(),
+            image,
+            interpreter,
+        })
     }
 
     /// The segments of a step's packages, with their bytecode.
@@ -116,7 +131,7 @@ impl Builder<'_> {
         let segments = self.segments(step, below)?;
         let newest = segments.iter().map(|segment| segment.record.date).max().unwrap_or(0);
         let epoch = self.options.epoch.unwrap_or_else(|| state.epoch.max(newest));
-        let layers = self.groups(step, &segments, &Ground::survey(&segments, below)?)?;
+        let layers = self.groups(step, &segments, &Ground::survey(&segments, below)?, Keep::InLayout)?;
         Ok(StepRecord { layers, epoch })
     }
 
@@ -124,10 +139,8 @@ impl Builder<'_> {
     /// nearly everywhere, these are the layers that the step will find.
     pub(super) fn lay_ahead(&self, step: &PackagesStep<'_>) -> Result<(), BuildError> {
         let segments = self.segments(step, &[])?;
-        let layers = self.groups(step, &segments, &Ground::presumed(&segments)?)?;
-        // One that is kept from an earlier build may have no tree.
-        let layers: Vec<Layer> = layers.into_iter().map(|stored| stored.layer).collect();
-        self.trees_alone(&layers)
+        // The layout gets what an image has, and it is not known yet whether one will.
+        self.groups(step, &segments, &Ground::presumed(&segments)?, Keep::InCache).map(drop)
     }
 
     fn groups(
@@ -135,13 +148,14 @@ impl Builder<'_> {
         step: &PackagesStep<'_>,
         segments: &[Segment],
         ground: &Ground,
+        keep: Keep,
     ) -> Result<Vec<StoredLayer>, BuildError> {
         let groups: Vec<(usize, &cut::Group)> = step.groups.iter().enumerate().collect();
         map(&groups, self.options.jobs, step.workshop.interrupt, |(place, members)| {
             let group = Group::new(members.iter().map(|member| &segments[*member]).collect(), ground, *place == 0);
             let labels = members.iter().map(|member| step.packages[*member].label()).collect();
             let _place = self.places.take();
-            self.group(step.image, &group, labels)
+            self.group(step.image, &group, labels, keep)
         })
     }
 
@@ -151,6 +165,7 @@ impl Builder<'_> {
         image: &ImageName,
         group: &Group<'_>,
         labels: Vec<String>,
+        keep: Keep,
     ) -> Result<StoredLayer, BuildError> {
         let key = group.key();
         let made = || self.groups.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -164,8 +179,12 @@ impl Builder<'_> {
             }
             found => found,
         };
+        let is_there = |found: &StoredLayer| match keep {
+            Keep::InCache => Ok(self.cache.file(Area::Layers, key).is_some()),
+            Keep::InLayout => self.is_stored(found),
+        };
         if let Some(found) = found
-            && self.is_stored(&found)?
+            && is_there(&found)?
         {
             made().insert(key, found.clone());
             return Ok(found);
@@ -176,7 +195,7 @@ impl Builder<'_> {
         // Whoever lays packages runs their scripts over them, so the tree is made in the same pass.
         let new = stands_alone.then(|| self.new_tree()).transpose()?;
         let mut parts = Vec::new();
-        let laid = self.layer(key, image, &made_by, labels, |layer| {
+        let laid = self.layer_in_cache(key, image, &made_by, labels, |layer| {
             let unpacker = new.as_ref().map(|new| Unpacker::new(&new.tree, &[], self.sandbox.owners()));
             let mut unpacker = unpacker.transpose()?;
             parts = group.lay(layer, &directories, unpacker.as_mut())?;
@@ -187,6 +206,9 @@ impl Builder<'_> {
         stored.layer.stands_alone = stands_alone;
         if let Some(new) = new {
             self.keep_tree(&stored.layer, new)?;
+        }
+        if keep == Keep::InLayout {
+            self.put_in_layout(&stored)?;
         }
         self.cache.put_json(Area::Steps, parts_key(key), &parts)?;
         self.cache.put_json(Area::Steps, record_key, &stored)?;

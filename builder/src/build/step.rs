@@ -142,8 +142,31 @@ impl Builder<'_> {
         }
     }
 
-    /// Writes one layer; none if `write` says that there is nothing in it.
+    /// Writes one layer into the cache and the layout; none if `write` says that there is nothing in it.
     pub(super) fn layer(
+        &self,
+        key: Digest,
+        image: &ImageName,
+        made_by: &str,
+        packages: Vec<String>,
+        write: impl FnOnce(&mut LayerWriter<CacheWriter<'_>>) -> Result<bool, BuildError>,
+    ) -> Result<Option<StoredLayer>, BuildError> {
+        let stored = self.layer_in_cache(key, image, made_by, packages, write)?;
+        if let Some(stored) = &stored {
+            self.put_in_layout(stored)?;
+        }
+        Ok(stored)
+    }
+
+    /// Puts a layer that was written a moment ago into the layout, which waits for the disk and checks what it takes.
+    pub(super) fn put_in_layout(&self, StoredLayer { key, layer }: &StoredLayer) -> Result<(), BuildError> {
+        let missing = || StoreError::Missing { digest: layer.digest };
+        let path = self.cache.file(Area::Layers, *key).ok_or_else(missing)?;
+        Ok(self.layout.put_file_link(&path, layer.digest, layer.size)?)
+    }
+
+    /// The same, into the cache alone.
+    pub(super) fn layer_in_cache(
         &self,
         key: Digest,
         image: &ImageName,
@@ -156,9 +179,7 @@ impl Builder<'_> {
             return Ok(None);
         }
         let (stored, laid) = writer.finish()?;
-        // The layout waits for the disk, and checks what it takes.
-        let (path, digest, size) = stored.commit_unsynced()?;
-        self.layout.put_file_link(&path, digest, size)?;
+        let (_, digest, size) = stored.commit_unsynced()?;
         let layer = Layer {
             digest,
             diff_id: laid.diff_id,

@@ -24,7 +24,10 @@ impl Builder<'_> {
     /// The unpacked trees of layers, the lowest first.
     pub(super) fn trees(&self, layers: &[Layer]) -> Result<Vec<TreeDir>, BuildError> {
         // What stands alone is unpacked once, whatever it lies on, and all of it at the same time.
-        self.trees_alone(layers)?;
+        let alone: Vec<&Layer> = layers.iter().filter(|layer| layer.stands_alone).collect();
+        each(&alone, self.options.jobs, self.interrupt, |layer| {
+            self.tree(tree_on(self.tree_key(), layer), layer, &[]).map(drop)
+        })?;
         let mut trees = Vec::with_capacity(layers.len());
         let mut chain = self.tree_key();
         for layer in layers {
@@ -36,14 +39,6 @@ impl Builder<'_> {
             trees.push(tree);
         }
         Ok(trees)
-    }
-
-    /// Unpacks those layers that stand alone.
-    pub(super) fn trees_alone(&self, layers: &[Layer]) -> Result<(), BuildError> {
-        let alone: Vec<&Layer> = layers.iter().filter(|layer| layer.stands_alone).collect();
-        each(&alone, self.options.jobs, self.interrupt, |layer| {
-            self.tree(tree_on(self.tree_key(), layer), layer, &[]).map(drop)
-        })
     }
 
     /// Trees are kept apart by how they store owners, and where that is by a map of ids, by the map: those of one kind

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use oci::Platform;
 use spec::dockerfile::{Arguments, Dockerfile};
-use spec::{Diagnostic, did_you_mean};
+use spec::{Diagnostic, Family, Image, did_you_mean};
 
 use super::needs::{Need, NeededImage, needs, stands_further_down, target};
 use super::platform_arguments;
@@ -53,6 +54,9 @@ fn stage_that_may_be_meant(dockerfile: &Dockerfile, name: &str, stage: usize) ->
     Some(question.replacen("did you mean ", "did you mean the stage ", 1))
 }
 
+/// An image that is not the family's own, and the stage that needs it.
+type Needed<'i> = (&'i Dockerfile, usize, NeededImage);
+
 /// All images that the Dockerfiles of the wanted images need and that are not the family's own.
 pub fn needed(plan: &Plan<'_>) -> Result<Vec<NeededImage>, BuildError> {
     Ok(needed_by_stages(plan)?.into_iter().map(|(_, _, image)| image).collect())
@@ -66,17 +70,21 @@ pub fn find(plan: &Plan<'_>, bases: &Bases<'_>) -> Result<(), BuildError> {
     Ok(())
 }
 
-/// The images that stages need and that are not the family's own, each with its stage.
-fn needed_by_stages<'p>(plan: &Plan<'p>) -> Result<Vec<(&'p Dockerfile, usize, NeededImage)>, BuildError> {
+fn needed_by_stages<'p>(plan: &Plan<'p>) -> Result<Vec<Needed<'p>>, BuildError> {
+    let wanted = plan.images.iter().filter(|planned| planned.wanted).map(|planned| planned.image);
+    let needed = wanted.map(|image| of_image(image, plan.family, &plan.platform));
+    Ok(needed.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
+}
+
+/// What the Dockerfile of one image needs, if it has one.
+pub fn of_image<'i>(image: &'i Image, family: &Family, platform: &Platform) -> Result<Vec<Needed<'i>>, BuildError> {
+    let Some(dockerfile) = &image.dockerfile else { return Ok(Vec::new()) };
+    let arguments = Arguments::read(dockerfile, BTreeMap::new(), platform_arguments(platform, None));
+    let arguments = arguments.map_err(BuildError::Spec)?;
     let mut found = Vec::new();
-    for image in plan.images.iter().filter(|planned| planned.wanted).map(|planned| planned.image) {
-        let Some(dockerfile) = &image.dockerfile else { continue };
-        let arguments = Arguments::read(dockerfile, BTreeMap::new(), platform_arguments(&plan.platform, None));
-        let arguments = arguments.map_err(BuildError::Spec)?;
-        for Need { stage, images, .. } in needs(dockerfile, target(dockerfile, None)?, &arguments, &plan.platform)? {
-            let others = images.into_iter().filter(|needed| plan.family.image(&needed.name).is_none());
-            found.extend(others.map(|needed| (dockerfile.as_ref(), stage, needed)));
-        }
+    for Need { stage, images, .. } in needs(dockerfile, target(dockerfile, None)?, &arguments, platform)? {
+        let others = images.into_iter().filter(|needed| family.image(&needed.name).is_none());
+        found.extend(others.map(|needed| (dockerfile.as_ref(), stage, needed)));
     }
     Ok(found)
 }

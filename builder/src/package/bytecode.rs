@@ -23,7 +23,10 @@ use crate::python::Interpreter;
 use crate::remote::Elsewhere;
 
 /// Counts versions of what is compiled and how; part of every key.
-const VERSION: &str = "bytecode 1";
+const VERSION: &str = "bytecode 2";
+
+/// No package's modules become more bytes than this.
+const LARGEST: u64 = 4 << 30;
 
 /// The compiled modules of a package, ready to be laid.
 #[derive(Clone, Debug)]
@@ -150,6 +153,11 @@ impl Wanted {
     /// Keeps what an interpreter made of the modules that it was given: the bytecode of each, after its length in eight
     /// bytes, the lowest first.
     pub fn keep(&self, cache: &Cache, compression: Compression, given: &Given, made: &File) -> Result<(), BuildError> {
+        if made.metadata()?.len() > LARGEST {
+            return Err(
+                invalid(format!("an interpreter made more than {LARGEST} bytes of bytecode of a package")).into()
+            );
+        }
         let mut made = BufReader::with_capacity(1 << 16, made);
         let mut writer = EntryWriter::new(BlockWriter::new(cache.writer(Area::Segments, self.key)?, compression));
         let mut directories = BTreeMap::new();
@@ -165,6 +173,9 @@ impl Wanted {
             let entry = Entry { path: path.clone(), kind: Kind::File { size }, metadata };
             writer.write(&entry, &mut (&mut made).take(size))?;
             unpacked_size += size;
+        }
+        if made.read(&mut [0])? > 0 {
+            return Err(invalid("an interpreter made more bytecode than it was asked for").into());
         }
         let (writer, _): (CacheWriter<'_>, _) = writer.into_inner().finish()?;
         let (_, digest, size) = writer.commit_unsynced()?;

@@ -1,21 +1,23 @@
 //! Files of an image in a directory of this machine, among what is there, and never outside of it.
 //!
 //! The directory is opened once. Everything else is reached from there by names that the kernel does not let be links, so
-//! that neither a link in the directory nor one of the image leads out, also if somebody changes one meanwhile. What was
-//! there stays, as BuildKit's users know it, unless the image has something of that name; a directory that is not empty
+//! that neither a link in the directory nor one of the image leads out, also if somebody changes one meanwhile. What is made
+//! gets its content, owner and mode by the descriptor that it was made with, or by one that was looked at: a directory may
+//! belong to somebody else, who may put something else under the name. What was there stays, as BuildKit's users know it, unless the image has something of that name; a directory that is not empty
 //! is not taken away for a file. Each file appears whole.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, Read};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use layer::entry::{Entry, ImagePath, Kind, Metadata};
+use layer::record::is_stored;
 use rustix::fs::{
-    AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags,
+    AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags,
 };
 use rustix::io::Errno;
 
@@ -137,7 +139,7 @@ impl Directory {
 
     /// Makes something under a name of its own. None if it cannot be made here.
     fn make(&mut self, within: BorrowedFd<'_>, entry: &Entry, content: &mut dyn Read) -> io::Result<Option<String>> {
-        let name = loop {
+        let (name, file) = loop {
             let name = format!("{UNFINISHED}{}", self.unfinished);
             self.unfinished += 1;
             match self.make_as(within, &name, entry) {
@@ -146,73 +148,74 @@ impl Directory {
                     self.left_out.devices += 1;
                     return Ok(None);
                 }
-                made => {
-                    made?;
-                    break name;
-                }
+                made => break (name, made?),
             }
         };
-        let filled = self.fill(within, &name, entry, content);
+        let filled = match file {
+            Some(file) => self.fill(file, &entry.metadata, content),
+            None => self.dress(within, &name, entry),
+        };
         if filled.is_err() {
             let _ = rustix::fs::unlinkat(within, &name, AtFlags::empty());
         }
         filled.map(|()| Some(name))
     }
 
-    fn make_as(&self, within: BorrowedFd<'_>, name: &str, entry: &Entry) -> Result<(), Errno> {
+    /// Returns what a file is written by.
+    fn make_as(&self, within: BorrowedFd<'_>, name: &str, entry: &Entry) -> Result<Option<File>, Errno> {
         let device = |kind, major, minor| {
             rustix::fs::mknodat(within, name, kind, Mode::empty(), rustix::fs::makedev(major, minor))
         };
         match &entry.kind {
             Kind::File { .. } => {
                 let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                rustix::fs::openat(within, name, flags, Mode::RUSR | Mode::WUSR).map(drop)
+                return rustix::fs::openat(within, name, flags, Mode::RUSR | Mode::WUSR).map(|file| Some(file.into()));
             }
-            Kind::Symlink { target } => rustix::fs::symlinkat(OsStr::from_bytes(target), within, name),
+            Kind::Symlink { target } => rustix::fs::symlinkat(OsStr::from_bytes(target), within, name)?,
             Kind::HardLink { target } => {
                 let of = self.opened(&target.parent().unwrap_or_default());
                 let of = of.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
-                rustix::fs::linkat(of, OsStr::from_bytes(target.name()), within, name, AtFlags::empty())
+                rustix::fs::linkat(of, OsStr::from_bytes(target.name()), within, name, AtFlags::empty())?;
             }
-            Kind::Fifo => rustix::fs::mknodat(within, name, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0),
-            Kind::CharDevice { major, minor } => device(FileType::CharacterDevice, *major, *minor),
-            Kind::BlockDevice { major, minor } => device(FileType::BlockDevice, *major, *minor),
+            Kind::Fifo => rustix::fs::mknodat(within, name, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0)?,
+            Kind::CharDevice { major, minor } => device(FileType::CharacterDevice, *major, *minor)?,
+            Kind::BlockDevice { major, minor } => device(FileType::BlockDevice, *major, *minor)?,
             Kind::Directory => unreachable!("directories are made under their own names"),
         }
+        Ok(None)
     }
 
-    fn fill(&mut self, within: BorrowedFd<'_>, name: &str, entry: &Entry, content: &mut dyn Read) -> io::Result<()> {
+    fn fill(&mut self, mut file: File, metadata: &Metadata, content: &mut dyn Read) -> io::Result<()> {
+        io::copy(content, &mut file)?;
+        let allowed = self.give(file.as_fd(), metadata)?;
+        self.set_attributes(file.as_fd(), metadata);
+        rustix::fs::fchmod(&file, Mode::from_raw_mode(metadata.mode & allowed))?;
+        Ok(rustix::fs::futimens(&file, &modified(metadata.mtime))?)
+    }
+
+    /// Gives what has no content its owner, mode and time.
+    fn dress(&mut self, within: BorrowedFd<'_>, name: &str, entry: &Entry) -> io::Result<()> {
         let metadata = &entry.metadata;
-        match entry.kind {
+        if let Kind::HardLink { .. } = entry.kind {
             // It has what its first name has.
-            Kind::HardLink { .. } => Ok(()),
-            Kind::File { .. } => {
-                let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                let mut file = File::from(rustix::fs::openat(within, name, flags, Mode::empty())?);
-                io::copy(content, &mut file)?;
-                let allowed = self.give(within, name, metadata)?;
-                self.set_attributes(file.as_fd(), metadata);
-                rustix::fs::fchmod(&file, Mode::from_raw_mode(metadata.mode & allowed))?;
-                Ok(rustix::fs::futimens(&file, &modified(metadata.mtime))?)
-            }
-            ref kind => {
-                let allowed = self.give(within, name, metadata)?;
-                if !matches!(kind, Kind::Symlink { .. }) {
-                    // Nobody but us knows the name, and it is no link.
-                    let mode = Mode::from_raw_mode(metadata.mode & allowed);
-                    rustix::fs::chmodat(within, name, mode, AtFlags::empty())?;
-                }
-                Ok(rustix::fs::utimensat(within, name, &modified(metadata.mtime), AtFlags::SYMLINK_NOFOLLOW)?)
-            }
+            return Ok(());
         }
+        let node = rustix::fs::openat(within, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+        must_be_new(node.as_fd(), &entry.kind)?;
+        let allowed = self.give(node.as_fd(), metadata)?;
+        if !matches!(entry.kind, Kind::Symlink { .. }) {
+            // A descriptor that was opened for its path alone has no other way to its mode.
+            let link = format!("/proc/self/fd/{}", node.as_raw_fd());
+            let mode = Mode::from_raw_mode(metadata.mode & allowed);
+            rustix::fs::chmodat(CWD, link, mode, AtFlags::empty())?;
+        }
+        Ok(rustix::fs::utimensat(within, name, &modified(metadata.mtime), AtFlags::SYMLINK_NOFOLLOW)?)
     }
 
     fn close(&mut self, path: &ImagePath, metadata: &Metadata) -> io::Result<()> {
-        let directory = self.opened(path)?;
-        let (within, name) = (self.opened(&path.parent().unwrap_or_default())?, OsStr::from_bytes(path.name()));
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let allowed = self.give(within.as_fd(), name, metadata)?;
-        let directory = rustix::fs::openat(directory, ".", flags, Mode::empty())?;
+        let directory = rustix::fs::openat(self.opened(path)?, ".", flags, Mode::empty())?;
+        let allowed = self.give(directory.as_fd(), metadata)?;
         self.set_attributes(directory.as_fd(), metadata);
         let mode = Mode::from_raw_mode(metadata.mode & allowed);
         if Mode::from_raw_mode(rustix::fs::fstat(&directory)?.st_mode) != mode {
@@ -222,12 +225,12 @@ impl Directory {
     }
 
     /// Gives a file to its owner, if that may be. Says which bits of its mode it may have.
-    fn give(&mut self, within: BorrowedFd<'_>, name: impl rustix::path::Arg, metadata: &Metadata) -> io::Result<u32> {
+    fn give(&mut self, file: BorrowedFd<'_>, metadata: &Metadata) -> io::Result<u32> {
         if self.owners == Owners::Writer {
             return Ok(!ACTS_AS_OWNER);
         }
         let (uid, gid) = (Uid::from_raw(metadata.uid), Gid::from_raw(metadata.gid));
-        match rustix::fs::chownat(within, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW) {
+        match rustix::fs::chownat(file, c"", Some(uid), Some(gid), AtFlags::EMPTY_PATH) {
             Err(Errno::PERM | Errno::INVAL) => {
                 self.left_out.owners += 1;
                 Ok(!ACTS_AS_OWNER)
@@ -239,7 +242,8 @@ impl Directory {
     /// Sets the attributes that may be set.
     fn set_attributes(&mut self, file: BorrowedFd<'_>, metadata: &Metadata) {
         for (name, value) in &metadata.xattrs {
-            let may = self.owners == Owners::Kept || name.starts_with(ANYBODYS);
+            // Others, such as overlayfs' own, mean something to this machine and not to the image.
+            let may = is_stored(name) && (self.owners == Owners::Kept || name.starts_with(ANYBODYS));
             let name = OsStr::from_bytes(name);
             if !may || rustix::fs::fsetxattr(file, name, value, XattrFlags::empty()).is_err() {
                 self.left_out.attributes += 1;
@@ -268,6 +272,23 @@ fn make_directory(within: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
     Ok(())
 }
 
+/// An error unless this is what was made a moment ago, and has one name.
+fn must_be_new(node: BorrowedFd<'_>, kind: &Kind) -> io::Result<()> {
+    let expected = match kind {
+        Kind::Symlink { .. } => FileType::Symlink,
+        Kind::Fifo => FileType::Fifo,
+        Kind::CharDevice { .. } => FileType::CharacterDevice,
+        Kind::BlockDevice { .. } => FileType::BlockDevice,
+        Kind::File { .. } | Kind::HardLink { .. } | Kind::Directory => return Ok(()),
+    };
+    let found = rustix::fs::fstat(node)?;
+    if FileType::from_raw_mode(found.st_mode) == expected && found.st_nlink == 1 {
+        return Ok(());
+    }
+    let text = "somebody else changes the directory that it is put into";
+    Err(io::Error::new(io::ErrorKind::PermissionDenied, text))
+}
+
 fn put_in_place(within: BorrowedFd<'_>, unfinished: &str, name: &OsStr) -> io::Result<()> {
     match rustix::fs::renameat(within, unfinished, within, name) {
         Err(Errno::ISDIR) => {}
@@ -291,5 +312,29 @@ fn modified(seconds: i64) -> Timestamps {
     Timestamps {
         last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
         last_modification: Timespec { tv_sec: seconds, tv_nsec: 0 },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_somebody_else_put_under_the_name_is_not_given_to_anybody() {
+        let place = tempfile::tempdir().unwrap();
+        let at = |name: &str| place.path().join(name);
+        fs::write(at("secret"), "secret").unwrap();
+        let open = |name: &str| {
+            let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            rustix::fs::open(at(name), flags, Mode::empty()).unwrap()
+        };
+        rustix::fs::mknodat(CWD, at("fifo"), FileType::Fifo, Mode::RUSR, 0).unwrap();
+        assert!(must_be_new(open("fifo").as_fd(), &Kind::Fifo).is_ok());
+        std::os::unix::fs::symlink("secret", at("link")).unwrap();
+        for name in ["secret", "link"] {
+            assert!(must_be_new(open(name).as_fd(), &Kind::Fifo).is_err(), "{name}");
+        }
+        fs::hard_link(at("fifo"), at("other")).unwrap();
+        assert!(must_be_new(open("fifo").as_fd(), &Kind::Fifo).is_err());
     }
 }

@@ -160,7 +160,12 @@ impl Extension {
         let path = ImagePath::parse(&name).map_err(invalid)?;
         let link = self.link.or_else(|| header.link_name_bytes().map(|name| name.into_owned()));
         let kind = kind_of(header, &path, name.ends_with(b"/"), link, size)?;
-        let id = |value: u64| u32::try_from(value).map_err(|_| invalid(format!("{path}: owner {value} is too large")));
+        let id = |value: u64| {
+            u32::try_from(value)
+                .ok()
+                .filter(|id| *id != u32::MAX)
+                .ok_or_else(|| invalid(format!("{path}: owner {value} is too large")))
+        };
         let uid = id(self.uid.map_or_else(|| header.uid(), Ok)?)?;
         let gid = id(self.gid.map_or_else(|| header.gid(), Ok)?)?;
         let mtime = match self.mtime {

@@ -45,7 +45,7 @@ use crate::entry::{Entry, Kind};
 
 pub use self::node::Node;
 pub use self::sidecar::{NodeKey, Sidecar};
-pub use self::xattr::acl_under_mode;
+pub use self::xattr::{acl_under_mode, is_stored};
 
 /// The extended attribute that holds a record.
 pub const RECORD_XATTR: &str = "user.drystone";
@@ -218,8 +218,12 @@ pub fn set_attributes_of_new(
     if needs_record || attributes.device.is_some() || !attributes.xattrs.is_empty() || xattr::has(file)? {
         return node.set_attributes(owners, links, attributes);
     }
-    if owners != Owners::Recorded {
-        node.change_owner(attributes.uid, attributes.gid).map_err(|error| node::unmapped(error, attributes))?;
+    match owners {
+        Owners::Real => node.change_owner(attributes.uid, attributes.gid)?,
+        Owners::Mapped => {
+            node.change_owner(attributes.uid, attributes.gid).map_err(|error| node::unmapped(error, attributes))?;
+        }
+        Owners::Recorded => {}
     }
     Ok(rustix::fs::fchmod(file, Mode::from_raw_mode(attributes.mode & MODE_BITS))?)
 }
@@ -285,6 +289,44 @@ mod tests {
         fn drop(&mut self) {
             let _ = fs::remove_dir_all(self.0.path());
         }
+    }
+
+    /// What a new file has that got these attributes by the short way, and one that got them by the other.
+    fn both_ways(scratch: &Scratch, name: &str, owners: Owners, attributes: &Attributes) -> [Attributes; 2] {
+        let paths = [scratch.path(&format!("{name}-short")), scratch.path(&format!("{name}-long"))];
+        let [short, long] = &paths;
+        let mut links = Sidecar::default();
+        let file = fs::File::create_new(short).unwrap();
+        set_attributes_of_new(owners, file.as_fd(), attributes, &mut links).unwrap();
+        fs::File::create_new(long).unwrap();
+        set_attributes(owners, long, attributes, &mut links).unwrap();
+        paths.map(|path| super::attributes(owners, &path, &links).unwrap())
+    }
+
+    #[test]
+    fn a_new_file_gets_the_same_by_the_short_way() {
+        let scratch = Scratch::new("short");
+        let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+        let xattrs = BTreeMap::from([(b"user.note".to_vec(), b"x".to_vec())]);
+        let plain = Attributes { mode: 0o644, ..Attributes::default() };
+        for owners in [Owners::Real, Owners::Mapped, Owners::Recorded] {
+            let (uid, gid) = if owners == Owners::Recorded { (0, 0) } else { (uid, gid) };
+            let cases = [
+                ("plain", Attributes { uid, gid, ..plain.clone() }),
+                ("setuid", Attributes { uid, gid, mode: 0o4755, ..plain.clone() }),
+                ("closed", Attributes { uid, gid, mode: 0, ..plain.clone() }),
+                ("noted", Attributes { uid, gid, xattrs: xattrs.clone(), ..plain.clone() }),
+            ];
+            for (name, attributes) in cases {
+                let [short, long] = both_ways(&scratch, &format!("{name}-{owners:?}"), owners, &attributes);
+                assert_eq!(short, long, "{owners:?} {name}");
+                assert_eq!((short.mode, short.uid, short.gid), (attributes.mode, uid, gid), "{owners:?} {name}");
+                assert_eq!(short.xattrs, attributes.xattrs, "{owners:?} {name}");
+            }
+        }
+        let others = Attributes { uid: 12, gid: 34, mode: 0o2755, ..plain };
+        let [short, long] = both_ways(&scratch, "others", Owners::Recorded, &others);
+        assert_eq!((&short, short.uid, short.gid), (&long, 12, 34));
     }
 
     fn owned(uid: u32, gid: u32) -> Record {

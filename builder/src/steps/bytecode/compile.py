@@ -15,18 +15,22 @@ def take(file):
     return file.read(int.from_bytes(file.read(8), "little"))
 
 
-def take_sources(file):
+def places_of_sources(file):
+    """Where each source is in the file, and how long; it stands behind them then."""
     sources = {}
     path = take(file)
     while path:
-        sources[path] = take(file)
+        length = int.from_bytes(file.read(8), "little")
+        sources[path] = (file.tell(), length)
+        file.seek(length, os.SEEK_CUR)
         path = take(file)
     return sources
 
 
-def read(path):
+def read(path, offset=0, length=-1):
     with open(path, "rb") as file:
-        return file.read()
+        file.seek(offset)
+        return file.read(length)
 
 
 def bytecode(module, source):
@@ -38,13 +42,15 @@ def bytecode(module, source):
 def compile_package(place):
     part = place + ".part"
     with open(place, "rb") as file, open(part, "wb") as made:
-        sources = take_sources(file)
+        sources = places_of_sources(file)
         module = take(file)
         while module:
             path = take(file)
             # What is not the package's own is the interpreter's.
-            source = sources[path] if path in sources else read(path)
+            source = read(place, *sources[path]) if path in sources else read(path)
             try:
+                # A text and not bytes, and one that is held here: whether marshal marks a name as one to refer to depends on
+                # how many know it.
                 code = bytecode(os.fsdecode(module), source)
             except Exception as error:
                 print("%s: %s" % (os.fsdecode(module), error), file=sys.stderr)

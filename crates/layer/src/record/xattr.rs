@@ -21,7 +21,7 @@ const LARGEST_VALUE: usize = 65536;
 const LARGEST_LIST: usize = 65536;
 
 /// Whether a layer stores an attribute of this name.
-pub(super) fn is_stored(name: &[u8]) -> bool {
+pub fn is_stored(name: &[u8]) -> bool {
     let acls = [ACCESS_ACL_XATTR.as_bytes(), DEFAULT_ACL_XATTR.as_bytes()];
     let ours = name == RECORD_XATTR.as_bytes() || name.starts_with(OVERLAY_PREFIX);
     name == CAPABILITY_XATTR.as_bytes() || acls.contains(&name) || (name.starts_with(b"user.") && !ours)

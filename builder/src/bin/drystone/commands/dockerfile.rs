@@ -191,6 +191,9 @@ pub fn explain(request: &Request<'_>) -> Result<ExplainedImage, Failure> {
     let platforms = platform::each_once(request.build.platform.iter().cloned());
     let place = Workplace::to_look_at(request.build)?;
     let inputs = Inputs::read(request, &place)?;
+    if platforms.len() > 1 {
+        return Err(Failure::Usage("one platform at a time can be explained: give --platform once".to_owned()));
+    }
     let recipe = recipe(request, &inputs, &tags, &platforms[0])?;
     let bases = Bases::new(&place.layout, &place.cache, None);
     let fetcher = session::plain_fetcher(request.build.lock.offline);
