@@ -157,9 +157,20 @@ fn copy_of(bench: &Bench, variation: &Variation) -> Bench {
     copy
 }
 
+/// What differs in the first of the images whose names and digests these are, as far as the program can tell.
+fn differences(first: &Bench, other: &Bench, digests: &str) -> String {
+    let name = digests.split(' ').next().unwrap_or_default();
+    let of = |bench: &Bench| format!("oci:{}:{name}", bench.at("oci").display());
+    let found = run(first.drystone().args(["diff", &of(first), &of(other)]));
+    format!("{}{}", found.stdout, found.stderr)
+}
+
 #[track_caller]
 fn assert_same(first: &Bench, other: &Bench, variation: &Variation) {
-    assert_eq!(first.digests(), other.digests(), "{variation}");
+    let (before, after) = (first.digests(), other.digests());
+    if before != after {
+        panic!("{variation}:\n{before}{after}{}", differences(first, other, &before));
+    }
     assert!(all_bytes(first) == all_bytes(other), "{variation}: the same digests, and other files");
     assert_eq!(first.lock_text(), other.lock_text(), "{variation}");
 }
