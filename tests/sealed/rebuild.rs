@@ -43,6 +43,17 @@ fn an_image_that_is_the_same_again_is_said_to_be_and_nothing_is_left_behind() {
 }
 
 #[test]
+fn an_image_of_another_registry_may_be_called_like_one_of_the_family() {
+    let bench = Bench::with_family();
+    bench.archive(debs(), &[]);
+    bench.build(&["base", "--registry", "others.example"]).success();
+    bench.spec("on/image.yaml", "from: others.example/base:v1\npackages: [greeter]\n");
+    bench.build(&[]).success();
+    let verified = verify(&bench, &["on"]).success();
+    assert!(verified.stdout.contains("on: the same, "), "{}", verified.stdout);
+}
+
+#[test]
 fn a_command_that_gives_other_bytes_each_time_is_found_with_its_file() {
     let bench = Bench::new();
     let command = "cat /proc/sys/kernel/random/uuid > /srv/random";

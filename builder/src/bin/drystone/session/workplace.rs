@@ -1,5 +1,6 @@
 //! What every build needs, made ready once.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -19,6 +20,7 @@ use drystone::secrets::Secrets;
 use drystone::steps::commands::LookAround;
 use oci::Reference;
 use sandbox::{Choice, Rung, Sandbox};
+use spec::Parent;
 use store::{Area, Cache, Layout, ScratchDir};
 
 use super::environment::{cache_directory, processors, secrets, source_date_epoch, stop_on_signals};
@@ -169,14 +171,20 @@ fn cache_with_downloads_of(cache: &Cache, directory: &Path) -> Result<Cache, Fai
     Ok(Cache::open(root)?)
 }
 
-/// Puts what images may be built on from one layout into another: all but the family's own images.
+/// Puts what images may be built on from one layout into another: all but the family's own images. An image of another
+/// registry that is called like one of them is no image of the family where a spec builds on it.
 fn share_bases(loaded: &LoadedFamily, from: &Layout, into: &Layout) -> Result<(), Failure> {
     if !has_bases(loaded) {
         return Ok(());
     }
     let is_own = |reference: &Reference| loaded.family.image(reference.repository().as_str()).is_some();
+    let named = loaded.family.images.iter().filter_map(|image| match &image.from.value {
+        Parent::External(name) => Reference::parse_familiar(name).ok(),
+        Parent::Sibling(_) | Parent::Scratch => None,
+    });
+    let named: BTreeSet<Reference> = named.collect();
     let mut bases = from.references()?;
-    bases.retain(|(reference, _)| reference.tag().is_none() || !is_own(reference));
+    bases.retain(|(reference, _)| reference.tag().is_none() || !is_own(reference) || named.contains(reference));
     let roots: Vec<_> = bases.iter().map(|(_, descriptor)| descriptor.clone()).collect();
     for blob in from.reachable(&roots)?.values() {
         into.put_file_link(&from.blob_path(blob.digest), blob.digest, blob.size)?;
