@@ -83,9 +83,10 @@ impl<'p> Ahead<'p> {
 
     /// Works until [`Ahead::end`] is called, or something fails, of which whoever needs it will tell.
     ///
-    /// What an image waits for is then done with the niceness of this, while a processor has nothing better to do.
+    /// It is nice to the threads of images. Where one of them waits for something that is made here, it gets it at the pace
+    /// of this one, which has a processor then unless others of the machine want all of them.
     pub(super) fn work(&self, builder: &Builder<'_>) {
-        // Scripts are in nobody's way then. Where it is refused, they have to share.
+        // So that none of this is in the way of scripts. Where it is refused, they share the processors.
         let _ = rustix::process::setpriority_process(None, NICENESS);
         let mut state = self.lock();
         while !self.over.load(Ordering::Relaxed) {

@@ -1,4 +1,5 @@
-//! What commands that build share: the environment and the clock are read here, and the library gets what they say.
+//! What commands that build share. The environment and the clock are read in `environment`, and the library gets what they
+//! say as values.
 
 mod environment;
 mod family;
